@@ -1,0 +1,158 @@
+"""What a tracking store holds: the names that `sweeps` writes and `analysis` reads.
+
+A store has one experiment per study and one run per stage. What the last sweep of each preset asked for (its tables,
+their rows and the stage keys behind each row) is an experiment tag, a `SweepRecord` as JSON, so that a report can show
+a row whose run is missing.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+SCHEMA = "1"
+
+# Run tags.
+TAG_SCHEMA = "whetstone.schema"
+TAG_STAGE_KEY = "whetstone.stage_key"
+TAG_STAGE = "whetstone.stage"
+TAG_PARENT_KEY = "whetstone.parent_key"
+TAG_ROWS = "whetstone.rows"
+TAG_STUDY = "whetstone.study"
+TAG_PRESET = "whetstone.preset"
+TAG_SEED = "whetstone.seed"
+TAG_COMMIT = "whetstone.commit"
+TAG_DIRTY = "whetstone.dirty"
+TAG_CODE_DIGEST = "whetstone.code_digest"
+TAG_DATA_PREFIX = "whetstone.data."
+TAG_PROTOCOL_PREFIX = "whetstone.protocol."
+TAG_FAILURE = "whetstone.failure"
+
+# Experiment tags. A tag's value is short of 5,000 characters in every store, so a record is cut into chunks.
+TAG_LATEST_PRESET = "whetstone.latest_preset"
+TAG_SWEEP_PREFIX = "whetstone.sweep."
+CHUNK = 4000
+
+# Artifacts of a run.
+PER_IMAGE_FOLDER = "per_image"
+STRIPS_FOLDER = "strips"
+# Columns of a per-image file beside one column per metric.
+COLUMN_IMAGE = "image"
+COLUMN_CONDITION = "condition"
+
+
+def test_metric(test: str, metric: str) -> str:
+    """Name of the final metric of one test set, such as `test/CelebA/psnr`."""
+    return f"test/{test}/{metric}"
+
+
+def per_image_file(test: str) -> str:
+    """Artifact path of the per-image metrics of one test set."""
+    return f"{PER_IMAGE_FOLDER}/{test}.parquet"
+
+
+def strip_file(test: str, index: int) -> str:
+    """Artifact path of the `index`-th image strip (degraded | restored | truth) of one test set."""
+    return f"{STRIPS_FOLDER}/{test}/{index:02d}.png"
+
+
+def protocol_tag(test: str) -> str:
+    """Run tag with the fingerprint of how one test set's numbers were computed."""
+    return TAG_PROTOCOL_PREFIX + test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric shown in tables: its name in the store, its label, decimals, and whether more is better."""
+
+    name: str
+    label: str
+    decimals: int
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRecord:
+    """A table line: its label cells, the stage key per seed, and the published numbers.
+
+    `cells` has one text per label column of the table. `keys` maps a seed (as text: JSON) to the key of the row's last
+    stage. `published` maps a test set to {metric: value}. An untrained row (the degraded input) has `trained` False and
+    the one seed-independent key under every seed.
+    """
+
+    name: str
+    cells: list[str]
+    keys: dict[str, str]
+    published: dict[str, dict[str, float]]
+    trained: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRecord:
+    """A table: its title ("Table 1"), caption, label column headings and rows in order."""
+
+    title: str
+    caption: str
+    headings: list[str]
+    rows: list[RowRecord]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """What one sweep asked for.
+
+    `comparable` says whether the data and the training are the published ones, so that a difference to a published
+    number means something. `notes` are sentences that belong under every table (preset, data, licences).
+    """
+
+    study: str
+    preset: str
+    seeds: list[int]
+    tests: list[str]
+    metrics: list[Metric]
+    tables: list[TableRecord]
+    comparable: bool
+    notes: list[str]
+
+    def to_json(self) -> str:
+        """The record as canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SweepRecord":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a record of this schema.
+        """
+        try:
+            fields = json.loads(text)
+            fields["metrics"] = [Metric(**metric) for metric in fields["metrics"]]
+            fields["tables"] = [
+                TableRecord(**{**table, "rows": [RowRecord(**row) for row in table["rows"]]})
+                for table in fields["tables"]
+            ]
+            return cls(**fields)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"the store's sweep record is not of schema {SCHEMA}: {error}") from error
+
+
+def to_tags(record: SweepRecord) -> dict[str, str]:
+    """Experiment tags that hold a record: how many chunks there are, and each chunk."""
+    text = record.to_json()
+    chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
+    prefix = TAG_SWEEP_PREFIX + record.preset
+    tags = {f"{prefix}.{index}": chunk for index, chunk in enumerate(chunks)}
+    return {**tags, f"{prefix}.count": str(len(chunks)), TAG_LATEST_PRESET: record.preset}
+
+
+def from_tags(tags: dict[str, str], preset: str | None = None) -> SweepRecord:
+    """The record that `to_tags` wrote, of `preset` or of the latest one.
+
+    Raises:
+        ValueError: the tags hold no record of that preset.
+    """
+    prefix = TAG_SWEEP_PREFIX + (preset or tags.get(TAG_LATEST_PRESET, ""))
+    if f"{prefix}.count" not in tags:
+        counts = [tag for tag in tags if tag.startswith(TAG_SWEEP_PREFIX) and tag.endswith(".count")]
+        known = sorted(tag.removeprefix(TAG_SWEEP_PREFIX).removesuffix(".count") for tag in counts)
+        raise ValueError(f"preset must be one that was swept ({', '.join(known) or 'none yet'}), got {preset!r}")
+    return SweepRecord.from_json("".join(tags[f"{prefix}.{index}"] for index in range(int(tags[f"{prefix}.count"]))))
