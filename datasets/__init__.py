@@ -1,0 +1,1 @@
+"""Faces, motion kernels and the blurred images made of them."""

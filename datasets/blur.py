@@ -1,0 +1,117 @@
+"""Blurred images, B = I * K + n: batches drawn for training and the fixed test sets."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.faces import FaceSet
+from datasets.kernels import KernelSet
+
+
+def blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve images (B, C, H, W) with one kernel each, kernels (B, k, k) of odd k; returns (B, C, H, W).
+
+    A true convolution (the kernel is flipped) of float images, beyond whose border the border repeats. By
+    FFT: for 16x3x128x128 images and 27x27 kernels 10 ms on one core, against 18 ms for a grouped convolution.
+    Raises ValueError for even k.
+    """
+    k = kernels.shape[-1]
+    if k % 2 == 0:
+        raise ValueError(f"kernels must have an odd side, not {k}")
+    padded = F.pad(images, (k // 2,) * 4, mode="replicate")
+    size = padded.shape[-2:]
+    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size)[:, None]
+    # The product convolves with wrap-around, which reaches the first k - 1 rows and columns only.
+    blurred: Tensor = torch.fft.irfft2(spectrum, s=size)
+    return blurred[..., k - 1 :, k - 1 :].contiguous()
+
+
+def shared_tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    """A tensor over the memory of a read-only (say, memory-mapped) array, not a copy: never write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def draw_batch(
+    faces: Tensor, kernels: Tensor, *, batch_size: int, noise: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A training batch (blurred, sharp), each (B, 3, S, S) float32 on the device of `faces`.
+
+    faces: (N, S, S, 3) uint8; kernels: (M, K, K) float32. Faces and kernels are drawn uniformly and with
+    replacement from `generator`, which must be on the same device, as is the Gaussian noise of standard
+    deviation `noise`, on the scale where white is 1. The blurred images are not clipped.
+    """
+    device = faces.device
+    face = torch.randint(len(faces), (batch_size,), generator=generator, device=device)
+    kernel = torch.randint(len(kernels), (batch_size,), generator=generator, device=device)
+    sharp = _as_images(faces[face])
+    blurred = blur(sharp, kernels[kernel])
+    blurred += noise * torch.randn(blurred.shape, generator=generator, device=device)
+    return blurred, sharp
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Test images: face (B,) and kernel (B,) int64 indices, blurred and sharp (B, 3, S, S) float32."""
+
+    face: Tensor
+    kernel: Tensor
+    blurred: Tensor
+    sharp: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlurredTestSet:
+    """Every face blurred by every kernel, made anew each time it is read and always the same.
+
+    noise: standard deviation on the scale where white is 1. The noise of an image is a function of (seed,
+    face, kernel) alone, so neither batch size nor device changes it.
+    """
+
+    name: str
+    faces: FaceSet
+    kernels: KernelSet
+    noise: float
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.faces) * len(self.kernels)
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything the images follow from; the name is not part of it."""
+        content = f"{self.faces.digest} {self.kernels.digest} {self.noise!r} {self.seed}"
+        return sha256(content.encode()).hexdigest()[:16]
+
+    def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """All images, kernel by kernel, in batches of at most `batch_size`."""
+        for start in range(0, len(self), batch_size):
+            index = np.arange(start, min(start + batch_size, len(self)))
+            kernel, face = np.divmod(index, len(self.faces))
+            sharp = _as_images(torch.from_numpy(self.faces.images[face]).to(device))
+            blurred = blur(sharp, torch.from_numpy(self.kernels.kernels[kernel]).to(device))
+            noise = [self._normal(f, k) for f, k in zip(face, kernel, strict=True)]
+            blurred += self.noise * torch.from_numpy(np.stack(noise)).to(device)
+            yield Batch(
+                face=torch.from_numpy(face).to(device),
+                kernel=torch.from_numpy(kernel).to(device),
+                blurred=blurred,
+                sharp=sharp,
+            )
+
+    def _normal(self, face: int, kernel: int) -> npt.NDArray[np.float32]:
+        size = self.faces.images.shape[1]
+        rng = np.random.default_rng((self.seed, face, kernel))
+        return rng.standard_normal((3, size, size), dtype=np.float32)
+
+
+def _as_images(faces: Tensor) -> Tensor:
+    return faces.permute(0, 3, 1, 2).contiguous().float() / 255

@@ -1,0 +1,151 @@
+"""Motion-blur kernels: random camera trajectories, rasterised."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.assets import atomic
+
+STEPS = 500
+REFERENCE_STEPS = 2000
+PATH_LENGTH = 60.0
+# A new number makes every cached set be drawn again: it stands for how kernels are drawn.
+DRAWING = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KernelSet:
+    """Blur kernels.
+
+    kernels: (N, K, K) float32, read-only, non-negative, each with sum 1, centred in the largest kernel's K x
+    K box. sizes: (N,) int64, the side of each kernel's own box. digest: of the kernels and sizes.
+    """
+
+    kernels: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.int64]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.kernels)
+
+
+def motion_kernels(*, sizes: Sequence[int], per_size: int, seed: int) -> KernelSet:
+    """`per_size` kernels for each of the odd `sizes`, in their order; the same ones for the same seed.
+
+    Each trajectory is scaled so that its longer side takes U(0.6, 0.95) of the kernel's size, and centred by
+    its bounding box. Raises ValueError for even sizes, sizes below 3 and `per_size` below 1.
+    """
+    _check(sizes, per_size)
+    rng = np.random.default_rng(seed)
+    box = max(sizes)
+    kernels = np.zeros((len(sizes), per_size, box, box), np.float32)
+    for block, size in zip(kernels, sizes, strict=True):
+        paths = trajectories(per_size, rng=rng)
+        extents = rng.uniform(0.6, 0.95, per_size) * size
+        margin = (box - size) // 2
+        block[:, margin : margin + size, margin : margin + size] = _rasterise(paths, extents, size)
+    return _kernel_set(kernels.reshape(-1, box, box), np.repeat(np.asarray(sizes, np.int64), per_size))
+
+
+def trajectories(count: int, *, rng: np.random.Generator, steps: int = STEPS) -> npt.NDArray[np.complex128]:
+    """`count` camera trajectories in the plane, (count, steps) complex positions, each of length 60.
+
+    A particle of constant speed that is pulled back to its start, shaken at random, and now and then jerked
+    back. Source: Boracchi and Foi, "Modeling the performance of image restoration from motion blur", 2012,
+    with anxiety U(0, 0.004): the published face-deblurring kernels have path/extent of about 2, the usual
+    anxiety U(0, 0.1) gives 14.
+    """
+    speed = PATH_LENGTH / (steps - 1)
+    # The model's constants are per step of 2,000; in longer steps drift and jerks grow with the step, shaking with
+    # its square root, and the shape of the trajectory stays.
+    stride = REFERENCE_STEPS / steps
+    inertia, gauss, shake = rng.uniform(0, [[0.7], [10.0], [0.2]], (3, count))
+    anxiety = rng.uniform(0, 0.004, count)
+    velocity = speed * np.exp(2j * np.pi * rng.random(count))
+    position = np.zeros(count, np.complex128)
+    path = np.empty((steps, count), np.complex128)
+    for step in range(steps):
+        path[step] = position
+        jerked = rng.random(count) < stride * shake * anxiety
+        jerk = 2 * velocity * np.exp(1j * (np.pi + rng.random(count) - 0.5))
+        normal = rng.standard_normal((2, count))
+        pull = stride**0.5 * gauss * (normal[0] + 1j * normal[1]) - stride * inertia * position
+        velocity = velocity + np.where(jerked, jerk, 0) + anxiety * pull * speed
+        velocity *= speed / np.abs(velocity)
+        position = position + velocity
+    return path.T
+
+
+def _rasterise(
+    paths: npt.NDArray[np.complex128], extents: npt.NDArray[np.float64], size: int
+) -> npt.NDArray[np.float64]:
+    """Share of time at each pixel, (N, size, size), of `paths` (N, T) scaled to cover `extents` (N,)."""
+    points = np.stack([paths.imag, paths.real])
+    low, high = points.min(axis=2, keepdims=True), points.max(axis=2, keepdims=True)
+    # A point covers a pixel, so points that span extent - 1 cover extent pixels, and no weight falls outside
+    # the box.
+    scale = (extents[:, None] - 1) / (high - low).max(axis=0)
+    y, x = (points - (low + high) / 2) * scale + (size - 1) / 2
+    row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    dy, dx = y - row, x - column
+    corner = (np.arange(len(paths))[:, None] * size + row) * size + column
+    total = np.zeros(len(paths) * size * size)
+    for offset, weight in (
+        (0, (1 - dy) * (1 - dx)),
+        (1, (1 - dy) * dx),
+        (size, dy * (1 - dx)),
+        (size + 1, dy * dx),
+    ):
+        total += np.bincount((corner + offset).ravel(), weight.ravel(), minlength=total.size)
+    kernels: npt.NDArray[np.float64] = total.reshape(-1, size, size) / paths.shape[1]
+    return kernels
+
+
+def load_kernels(*, sizes: Sequence[int], per_size: int, seed: int, cache: Path) -> KernelSet:
+    """What `motion_kernels` draws, drawn once, kept in `cache` and mapped read-only into every process."""
+    _check(sizes, per_size)
+    request = sha256(json.dumps([DRAWING, list(sizes), per_size, seed]).encode()).hexdigest()[:16]
+    index = cache / "kernels" / f"{request}.json"
+    digest = json.loads(index.read_text()) if index.exists() else ""
+    if not digest or not _path(digest, cache).exists():
+        drawn = motion_kernels(sizes=sizes, per_size=per_size, seed=seed)
+        with atomic(_path(drawn.digest, cache)) as folder:
+            folder.mkdir()
+            np.save(folder / "kernels.npy", drawn.kernels)
+            np.save(folder / "sizes.npy", drawn.sizes)
+        with atomic(index) as path:
+            path.write_text(json.dumps(drawn.digest))
+        digest = drawn.digest
+    return open_kernels(digest, cache=cache)
+
+
+def open_kernels(digest: str, *, cache: Path) -> KernelSet:
+    """A stored set, its kernels mapped read-only. Raises FileNotFoundError if `cache` has no such set."""
+    folder = _path(digest, cache)
+    if not folder.exists():
+        raise FileNotFoundError(f"no kernels at {folder}: load_kernels writes them")
+    kernels = np.load(folder / "kernels.npy", mmap_mode="r")
+    return KernelSet(kernels=kernels, sizes=np.load(folder / "sizes.npy"), digest=digest)
+
+
+def _path(digest: str, cache: Path) -> Path:
+    return cache / "kernels" / digest
+
+
+def _kernel_set(kernels: npt.NDArray[np.float32], sizes: npt.NDArray[np.int64]) -> KernelSet:
+    kernels.flags.writeable = False
+    digest = sha256(kernels.data)
+    digest.update(sizes.data)
+    return KernelSet(kernels=kernels, sizes=sizes, digest=digest.hexdigest()[:16])
+
+
+def _check(sizes: Sequence[int], per_size: int) -> None:
+    if not sizes or any(size < 3 or size % 2 == 0 for size in sizes):
+        raise ValueError(f"kernel sizes must be odd and at least 3, not {list(sizes)}")
+    if per_size < 1:
+        raise ValueError(f"there must be at least 1 kernel per size, not {per_size}")

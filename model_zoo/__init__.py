@@ -1,0 +1,1 @@
+"""Networks, losses and quality metrics for image restoration: plain torch, no data, no engine."""
