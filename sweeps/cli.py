@@ -1,0 +1,95 @@
+"""What all commands share: one line for a mistake, and a guard against another package in the way."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("model_zoo", "datasets")
+DEFAULT_RUNS = Path("runs")
+
+
+def run(command: click.Command) -> None:
+    """Run a command and leave with the exit code that it returns.
+
+    A user's mistake (ValueError, OSError, or a usage error) is one line on stderr and exit code 2. Set
+    WHETSTONE_DEBUG=1 for the traceback.
+    """
+    try:
+        require_own_packages()
+        sys.exit(command.main(standalone_mode=False, prog_name=f"python -m {command.name}"))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        fail(error.format_message())
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("WHETSTONE_DEBUG"):
+            raise
+        fail(str(error))
+
+
+def fail(message: str) -> None:
+    """Say it in one line and leave with exit code 2."""
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+def require_own_packages() -> None:
+    """Refuse to work with another package that has one of our names.
+
+    Raises:
+        ImportError: naming both.
+    """
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).parent if spec and spec.origin else None
+        if found != ROOT / name:
+            raise ImportError(
+                f"the package {name!r} must be {ROOT / name}, but Python finds {found or 'none'} first; "
+                f"run from {ROOT}, or uninstall the other one"
+            )
+
+
+def cache_folder() -> Path:
+    """Where faces, kernels and weights are kept: WHETSTONE_CACHE, else `~/.cache/whetstone`."""
+    return Path(os.environ.get("WHETSTONE_CACHE", "~/.cache/whetstone")).expanduser()
+
+
+def tracking_uri(given: str | None, runs: Path) -> str:
+    """The store: as given, else MLFLOW_TRACKING_URI, else a SQLite file under the runs folder."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
+    """The registry's entry of that name.
+
+    Raises:
+        ValueError: naming the known ones.
+    """
+    if name not in registry:
+        raise ValueError(f"{what} must be one of {', '.join(registry)}; got {name[:80]!r}")
+    return registry[name]
+
+
+def pairs(values: Sequence[str], option: str) -> dict[str, str]:
+    """NAME=VALUE options as a dictionary.
+
+    Raises:
+        ValueError: an option without `=`, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, _, content = value.partition("=")
+        if not name or not content:
+            raise ValueError(f"{option} must be NAME=VALUE, got {value[:80]!r}")
+        if name in found:
+            raise ValueError(f"{option} must give each name once, got {name[:80]!r} twice")
+        found[name] = content
+    return found

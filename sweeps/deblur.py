@@ -1,0 +1,42 @@
+"""`python -m sweeps.deblur PHOTO --row ROW`: restore one image with a trained row."""
+
+from pathlib import Path
+
+import click
+
+from sweeps import cli
+
+
+@click.command(name="sweeps.deblur")
+@click.argument("photo", type=click.Path(path_type=Path))
+@click.option("--row", default="multi-task", show_default=True, help="Name of a trained row.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: PHOTO with the row's name, in this folder.")
+@click.option("--study", default="tables", show_default=True)
+@click.option("--preset", help="Default: that of the latest sweep.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--runs", default=cli.DEFAULT_RUNS, type=click.Path(path_type=Path), show_default=True)
+@click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, else a SQLite file under --runs.")
+def main(
+    photo: Path,
+    row: str,
+    out: Path | None,
+    study: str,
+    preset: str | None,
+    seed: int,
+    runs: Path,
+    tracking_uri: str | None,
+) -> int:
+    """Restore PHOTO with a trained row and write the result as PNG."""
+    from sweeps.deblurring.restore import load_restorer, restore_photo
+    from sweeps.tracking import find_model_folder
+
+    uri = cli.tracking_uri(tracking_uri, runs)
+    folder = find_model_folder(uri, study=study, preset=preset, row=row, seed=seed, downloads=runs / "downloads")
+    target = out or Path(f"{photo.stem}.{row}.png")
+    restore_photo(load_restorer(folder), photo).save(target, format="PNG")
+    click.echo(f"wrote {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

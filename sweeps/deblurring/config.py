@@ -1,0 +1,150 @@
+"""Typed configs of face deblurring: what `--set` reaches, and what a stage's key is made of.
+
+Fields are checked on construction; `pydantic.ValidationError` (a ValueError) names the field, the rule and the value.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from sweeps.learner import Learner
+
+Backbone = Literal["vgg16", "vgg19"]
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Arguments of `model_zoo.generator.Generator`; a study's rows decide `scales` and `multi_task`."""
+
+    scales: Annotated[int, Field(ge=1, le=3)] = 2
+    multi_task: bool = True
+    structure_input: Literal["both", "sum", "random", "shared"] = "both"
+    width: Count = 64
+    blocks: Count = 6
+    initialisation: Literal["default", "identity"] = "default"
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of Eq. 5's terms; a term of weight 0 is not computed. A study's rows decide which terms are on."""
+
+    content: Weight = 1.0
+    structure: Weight = 1.0
+    perceptual: Weight = 0.0
+    adversarial: Weight = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Adam (Section 4.1), for the generator and for the discriminator."""
+
+    learning_rate: Rate = 1e-4
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    discriminator_beta1: Momentum = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Steps of the content stage, and those added with the perceptual and with the adversarial loss (Section 4.1)."""
+
+    content: Count = 100_000
+    perceptual: Count = 50_000
+    adversarial: Count = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Faces and kernels (Section 4.2). `image_size` in pixels; `noise` is a standard deviation in [0, 1]."""
+
+    image_size: Literal[32, 64, 128] = 128
+    kernel_sizes: tuple[Annotated[int, Field(ge=3, le=63)], ...] = (13, 15, 17, 19, 21, 23, 25, 27)
+    kernels_per_size: Count = 2500
+    test_kernels_per_size: Count = 10
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.01
+    test_faces: Count = 100
+    validation_faces: Count = 50
+
+    @field_validator("kernel_sizes")
+    @classmethod
+    def _odd(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or any(size % 2 == 0 for size in sizes):
+            raise ValueError(f"must be odd sizes, at least one, got {list(sizes)}")
+        return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeblurConfig:
+    """All that a preset fixes and `--set` changes."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    losses: LossWeights = LossWeights()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    data: DataConfig = DataConfig()
+    backbone: Backbone = "vgg19"
+    discriminator_width: Count = 64
+    batch_size: Count = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Digests of what a stage trains and validates on."""
+
+    faces: str
+    validation_faces: str
+    kernels: str
+    validation_kernels: str
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """Scientific config of a training stage. What the active losses don't need is None, so that it is in no key."""
+
+    generator: GeneratorConfig
+    losses: LossWeights
+    optimiser: OptimiserConfig
+    batch_size: Count
+    data: TrainingData
+    backbone: Backbone | None = None
+    backbone_digest: str | None = None
+    discriminator_width: int | None = None
+
+    def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
+        """A `TrainingLearner` of this config."""
+        from sweeps.deblurring.learner import TrainingLearner
+
+        return TrainingLearner(self, seed=seed, device=device, cache=cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlurredStage:
+    """The evaluation-only stage of the blurred input itself."""
+
+    def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
+        """A `BlurredLearner`."""
+        from sweeps.deblurring.learner import BlurredLearner
+
+        return BlurredLearner(device=device, cache=cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeblurTest:
+    """A test set: every face blurred with every kernel, by digest; `fingerprint` covers the protocol too."""
+
+    name: str
+    faces: str
+    kernels: str
+    noise: float
+    seed: int
+    fingerprint: str

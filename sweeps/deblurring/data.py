@@ -1,0 +1,148 @@
+"""From the names and folders a user gives to data by digest: what is trained on, what is tested on."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.blur import BlurredTestSet
+from datasets.faces import FaceSet, read_faces, store_faces
+from datasets.kernels import KernelSet, load_kernels
+from datasets.splits import split_faces, without_overlap
+from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
+from sweeps.deblurring.learner import PROTOCOL
+from sweeps.stages import digest
+
+CELEBA_SAMPLE = "celeba-sample"
+DEFAULT_TEST = "CelebA"
+TRAINING_KERNELS, VALIDATION_KERNELS, TEST_KERNELS = 1, 2, 3
+"""Seeds of the three sets of kernels."""
+TEST_NOISE = 4
+"""Seed of the test images' noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeblurData:
+    """Prepared data. `names` maps a role ("train celeba-sample") to a digest; `notes` are for captions and people."""
+
+    training: TrainingData
+    tests: tuple[DeblurTest, ...]
+    names: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def planned_data(config: DataConfig, tests: Mapping[str, str]) -> DeblurData:
+    """Stands for data that were not looked at: for a plan, which writes nothing."""
+    training = TrainingData(faces="", validation_faces="", kernels="", validation_kernels="", noise=config.noise)
+    planned = tuple(
+        DeblurTest(name=name, faces="", kernels="", noise=config.noise, seed=TEST_NOISE, fingerprint="")
+        for name in tests or {DEFAULT_TEST: ""}
+    )
+    return DeblurData(training=training, tests=planned, names={}, notes=())
+
+
+def prepare_data(
+    config: DataConfig, *, train: str, tests: Mapping[str, str], cache: Path, tell: Callable[[str], None]
+) -> DeblurData:
+    """Read, split and store faces and kernels.
+
+    Args:
+        config: sizes and counts.
+        train: a registered name or a folder of faces.
+        tests: column name -> folder or registered name; empty: faces held out of the CelebA sample.
+        cache: prepared sets are kept here.
+        tell: called with a line for each thing a person should know (skipped images, dropped faces).
+
+    Raises:
+        ValueError: a source without readable faces, or with too few.
+        OSError: a folder that does not exist, an asset that can't be had.
+    """
+    for name in tests:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}", name):
+            raise ValueError(
+                f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
+            )
+    sources = {train, *(tests.values() or [CELEBA_SAMPLE])}
+    sets = {source: _read(source, config.image_size, cache, tell) for source in sorted(sources)}
+    columns = dict(tests) or {DEFAULT_TEST: CELEBA_SAMPLE}
+    own_test = next((name for name, source in columns.items() if source == train), None)
+    counts = {"validation": config.validation_faces} | ({"test": config.test_faces} if own_test else {})
+    parts = split_faces(sets[train], counts=counts)
+    test_faces = {
+        name: parts["test"] if source == train else _choose(sets[source], config.test_faces)
+        for name, source in columns.items()
+    }
+    parts["train"], dropped = without_overlap(parts["train"], [*test_faces.values(), parts["validation"]])
+    if dropped:
+        tell(f"{dropped} training faces also stand in a test set: left out of training")
+    return _by_digest(config, sets, train, parts, test_faces, cache)
+
+
+def _by_digest(
+    config: DataConfig,
+    sets: Mapping[str, FaceSet],
+    train: str,
+    parts: Mapping[str, FaceSet],
+    test_faces: Mapping[str, FaceSet],
+    cache: Path,
+) -> DeblurData:
+    faces = {name: store_faces(part, cache=cache) for name, part in parts.items()}
+    kernels = {
+        seed: load_kernels(sizes=config.kernel_sizes, per_size=per_size, seed=seed, cache=cache)
+        for seed, per_size in (
+            (TRAINING_KERNELS, config.kernels_per_size),
+            (VALIDATION_KERNELS, config.test_kernels_per_size),
+            (TEST_KERNELS, config.test_kernels_per_size),
+        )
+    }
+    training = TrainingData(
+        faces=faces["train"].digest,
+        validation_faces=faces["validation"].digest,
+        kernels=kernels[TRAINING_KERNELS].digest,
+        validation_kernels=kernels[VALIDATION_KERNELS].digest,
+        noise=config.noise,
+    )
+    tests = tuple(
+        _test(name, store_faces(each, cache=cache), kernels[TEST_KERNELS], config.noise)
+        for name, each in test_faces.items()
+    )
+    names = {
+        f"train {sets[train].name}": training.faces,
+        "kernels": training.kernels,
+        **{f"test {test.name}": test.faces for test in tests},
+    }
+    counted = ", ".join(
+        f"{test.name}: {len(test_faces[test.name].images)} faces × {len(kernels[TEST_KERNELS].kernels)} kernels"
+        for test in tests
+    )
+    notes = (
+        f"Trained on {len(faces['train'].images)} faces of {sets[train].name}. Test images: {counted}.",
+        *sorted({face_set.licence for face_set in sets.values() if face_set.licence}),
+    )
+    return DeblurData(training=training, tests=tests, names=names, notes=notes)
+
+
+def _read(source: str, size: int, cache: Path, tell: Callable[[str], None]) -> FaceSet:
+    faces = read_faces(source, size=size, cache=cache)
+    if faces.skipped:
+        tell(f"{source}: {len(faces.skipped)} of {len(faces.skipped) + len(faces.images)} images skipped")
+        for line in faces.skipped:
+            tell(f"  {line}")
+    return faces
+
+
+def _choose(faces: FaceSet, count: int) -> FaceSet:
+    """At most `count` faces of a set that is only tested on."""
+    return faces if len(faces.images) <= count else split_faces(faces, counts={"test": count})["test"]
+
+
+def _test(name: str, faces: FaceSet, kernels: KernelSet, noise: float) -> DeblurTest:
+    images = BlurredTestSet(name=name, faces=faces, kernels=kernels, noise=noise, seed=TEST_NOISE)
+    return DeblurTest(
+        name=name,
+        faces=faces.digest,
+        kernels=kernels.digest,
+        noise=noise,
+        seed=TEST_NOISE,
+        fingerprint=digest({"images": images.digest, **PROTOCOL}),
+    )

@@ -1,0 +1,262 @@
+"""Training and evaluation of one deblurring stage: losses of Section 3.3, metrics of Tables 1 and 2."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from datasets import assets
+from datasets.blur import BlurredTestSet, draw_batch, shared_tensor
+from datasets.faces import open_faces
+from datasets.kernels import open_kernels
+from model_zoo import quality
+from model_zoo.discriminator import Discriminator
+from model_zoo.generator import Generator, pyramid, structure_maps
+from model_zoo.losses import discriminator_loss, generator_adversarial_loss, l1_over_scales, perceptual_loss
+from model_zoo.perceptual import VGGFeatures
+from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
+from sweeps.learner import Evaluation, Stateful, Test
+
+VALIDATION_IMAGES = 64
+EVALUATION_BATCH = 64
+STRIPS = 6
+MAX_SHIFT = 8
+METRICS = ("psnr", "ssim", "ssim_2d", "psnr_aligned")
+PROTOCOL = {
+    "colour": "RGB",
+    "range": "[0, 1], restored image clipped, not quantised",
+    "crop": "none",
+    "mean": "over images of the per-image value",
+    "ssim": "3-D Gaussian window over height, width and channel, replicate padding (MATLAB's ssim on an RGB volume)",
+    "ssim_2d": "per-channel Gaussian window 11, sigma 1.5",
+    "psnr_aligned": f"best integer shift within {MAX_SHIFT} pixels",
+}
+"""How the numbers are computed; part of a test's fingerprint."""
+
+
+class Draws:
+    """A torch.Generator as part of a checkpoint."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, a byte tensor."""
+        return {"state": self.generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where that generator stood."""
+        self.generator.set_state(state_dict["state"].cpu())
+
+
+class BlurredLearner:
+    """Evaluates the blurred input itself."""
+
+    def __init__(self, *, device: torch.device, cache: Path) -> None:
+        self.state: Mapping[str, Stateful] = {}
+        self.model = None
+        self._device, self._cache = device, cache
+
+    def step(self) -> dict[str, Tensor]:
+        """There is nothing to train."""
+        raise AssertionError("the blurred input has no steps")
+
+    def validate(self) -> dict[str, float]:
+        """There is nothing to validate."""
+        return {}
+
+    def evaluate(self, test: Test) -> Evaluation:
+        """Metrics of the blurred images."""
+        assert isinstance(test, DeblurTest)
+        return _evaluate(torch.nn.Identity(), test, self._device, self._cache)
+
+
+class TrainingLearner:
+    """A generator (and, with the adversarial loss, a discriminator) and its training data."""
+
+    def __init__(self, config: TrainingStage, *, seed: int, device: torch.device, cache: Path) -> None:
+        self._config, self._device, self._cache = config, device, cache
+        self._losses = config.losses
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = build_generator(config.generator).to(device)
+        optimiser = config.optimiser
+        self._optimiser = torch.optim.Adam(
+            self.model.parameters(), lr=optimiser.learning_rate, betas=(optimiser.beta1, optimiser.beta2)
+        )
+        self._draws = Draws(seed, device)
+        self.state: dict[str, Stateful] = {
+            "generator": self.model,
+            "optimiser": self._optimiser,
+            "draws": self._draws,
+        }
+        self._load_data()
+        if self._losses.perceptual:
+            assert config.backbone
+            weights = load_file(assets.fetch(config.backbone, cache))
+            self._features = VGGFeatures(backbone=config.backbone, weights=weights).to(device)
+        if self._losses.adversarial:
+            self._add_discriminator(seed)
+
+    def _load_data(self) -> None:
+        data = self._config.data
+        self._faces, self._kernels = self._open(data.faces, data.kernels)
+        held_out = self._open(data.validation_faces, data.validation_kernels)
+        fixed = torch.Generator(self._device).manual_seed(0)
+        self._validation = draw_batch(*held_out, batch_size=VALIDATION_IMAGES, noise=data.noise, generator=fixed)
+
+    def _open(self, faces: str, kernels: str) -> tuple[Tensor, Tensor]:
+        images = open_faces(faces, cache=self._cache).images
+        return shared_tensor(images).to(self._device), shared_tensor(
+            open_kernels(kernels, cache=self._cache).kernels
+        ).to(self._device)
+
+    def _add_discriminator(self, seed: int) -> None:
+        config = self._config
+        assert config.discriminator_width
+        size = self._faces.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            discriminator = Discriminator(image_size=size, width=config.discriminator_width).to(self._device)
+        optimiser = config.optimiser
+        self._discriminator = discriminator
+        self._discriminator_optimiser = torch.optim.Adam(
+            discriminator.parameters(),
+            lr=optimiser.learning_rate,
+            betas=(optimiser.discriminator_beta1, optimiser.beta2),
+        )
+        self.state |= {"discriminator": discriminator, "discriminator_optimiser": self._discriminator_optimiser}
+
+    def step(self) -> dict[str, Tensor]:
+        """One step on a fresh batch: the generator's, then (Eq. 4) the discriminator's."""
+        blurred, sharp = draw_batch(
+            self._faces,
+            self._kernels,
+            batch_size=self._config.batch_size,
+            noise=self._config.data.noise,
+            generator=self._draws.generator,
+        )
+        terms, restored = self._terms(blurred, sharp)
+        total = torch.stack([getattr(self._losses, name) * value for name, value in terms.items()]).sum()
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self._optimiser.step()
+        losses = {"total": total, **terms}
+        if self._losses.adversarial:
+            losses["discriminator"] = self._step_discriminator(sharp, restored.detach())
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _terms(self, blurred: Tensor, sharp: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Unweighted terms of Eq. 5 that are on, and the restored images at full size."""
+        config = self._config.generator
+        inputs = pyramid(blurred, scales=config.scales, resample=config.resample)
+        targets = pyramid(sharp, scales=config.scales, resample=config.resample)
+        structures = structure_targets = None
+        if config.multi_task:
+            choice = self._choice(len(blurred)) if config.structure_input == "random" else None
+            mode = config.structure_input
+            structure_targets = structure_maps(targets, structure_input=mode, choice=choice)
+            structures = structure_maps(inputs, structure_input=mode, choice=choice)
+        images, maps = self.model.all_scales(inputs, structures)
+        terms = {"content": l1_over_scales(images, targets)}
+        if structure_targets is not None:
+            terms["structure"] = l1_over_scales(maps, structure_targets)
+        if self._losses.perceptual:
+            terms["perceptual"] = perceptual_loss(self._features, images, targets)
+        if self._losses.adversarial:
+            # Its gradient must reach the generator only.
+            self._discriminator.requires_grad_(False)
+            terms["adversarial"] = generator_adversarial_loss(self._discriminator(images[-1]))
+            self._discriminator.requires_grad_(True)
+        return terms, images[-1]
+
+    def _choice(self, count: int) -> Tensor:
+        draws = torch.randint(2, (count,), generator=self._draws.generator, device=self._device)
+        return draws.bool()
+
+    def _step_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        loss = discriminator_loss(self._discriminator(real), self._discriminator(fake))
+        self._discriminator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._discriminator_optimiser.step()
+        return loss
+
+    def validate(self) -> dict[str, float]:
+        """Mean PSNR in dB on a fixed batch of held-out faces and kernels, and the gain over the blurred input."""
+        blurred, sharp = self._validation
+        with torch.inference_mode():
+            restored = quality.psnr(self.model(blurred).clamp(0, 1), sharp).mean()
+            before = quality.psnr(blurred.clamp(0, 1), sharp).mean()
+        return {"psnr": float(restored), "gain": float(restored - before)}
+
+    def evaluate(self, test: Test) -> Evaluation:
+        """Metrics of the restored images."""
+        assert isinstance(test, DeblurTest)
+        return _evaluate(self.model, test, self._device, self._cache)
+
+
+def build_generator(config: GeneratorConfig) -> Generator:
+    """The network of a config, with weights from torch's global random state."""
+    return Generator(
+        scales=config.scales,
+        multi_task=config.multi_task,
+        structure_input=config.structure_input,
+        width=config.width,
+        blocks=config.blocks,
+        initialisation=config.initialisation,
+        resample=config.resample,
+    )
+
+
+def open_test(test: DeblurTest, cache: Path) -> BlurredTestSet:
+    """The test set that a `DeblurTest` describes."""
+    return BlurredTestSet(
+        name=test.name,
+        faces=open_faces(test.faces, cache=cache),
+        kernels=open_kernels(test.kernels, cache=cache),
+        noise=test.noise,
+        seed=test.seed,
+    )
+
+
+@torch.inference_mode()
+def _evaluate(restore: torch.nn.Module, test: DeblurTest, device: torch.device, cache: Path) -> Evaluation:
+    images = open_test(test, cache)
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("image", "condition", *METRICS)}
+    shown = _shown(len(images.faces.images), len(images.kernels.kernels))
+    strips: dict[tuple[int, int], Image.Image] = {}
+    for batch in images.batches(EVALUATION_BATCH, device):
+        restored = restore(batch.blurred).clamp(0, 1)
+        values = {
+            "image": batch.face,
+            "condition": batch.kernel,
+            "psnr": quality.psnr(restored, batch.sharp),
+            "ssim": quality.ssim3d(restored, batch.sharp),
+            "ssim_2d": quality.ssim2d(restored, batch.sharp),
+            "psnr_aligned": quality.aligned_psnr(restored, batch.sharp, max_shift=MAX_SHIFT),
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+        for index, pair in enumerate(zip(batch.face.tolist(), batch.kernel.tolist(), strict=True)):
+            if pair in shown:
+                strips[pair] = _strip(batch.blurred[index], restored[index], batch.sharp[index])
+    per_image = {name: torch.cat(parts).tolist() for name, parts in columns.items()}
+    per_image["kernel_size"] = images.kernels.sizes[per_image["condition"]].tolist()
+    return Evaluation(per_image=per_image, metrics=METRICS, strips=[strips[pair] for pair in shown])
+
+
+def _shown(faces: int, kernels: int) -> list[tuple[int, int]]:
+    """A few faces, spread over the set, each with one kernel, spread over the sizes."""
+    count = min(STRIPS, faces)
+    return [(index * faces // count, (index * kernels // count) % kernels) for index in range(count)]
+
+
+def _strip(*images: Tensor) -> Image.Image:
+    row = torch.cat([image.clamp(0, 1) for image in images], dim=2)
+    pixels = (row * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -1,0 +1,53 @@
+"""Load a trained row's network and restore a photo with it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+from torch.nn.functional import pad
+
+from model_zoo.generator import Generator
+from sweeps.deblurring.config import TrainingStage
+from sweeps.deblurring.learner import build_generator
+from sweeps.train import CONFIG, WEIGHTS
+
+
+def load_restorer(folder: Path) -> Generator:
+    """The network of a final model's folder (weights and config)."""
+    config = TypeAdapter(TrainingStage).validate_python(json.loads((folder / CONFIG).read_text()))
+    generator = build_generator(config.generator)
+    generator.load_state_dict(load_file(folder / WEIGHTS))
+    return generator.eval()
+
+
+@torch.inference_mode()
+def restore_photo(generator: Generator, photo: Path) -> Image.Image:
+    """Restore an image of any size.
+
+    The network has seen faces of its training size that fill the frame; a photo is best cropped to the face and
+    brought to that size first.
+
+    Raises:
+        ValueError: the file is not a readable image.
+        FileNotFoundError: there is no such file.
+    """
+    pixels = torch.from_numpy(np.array(_open(photo))).permute(2, 0, 1)[None].float() / 255
+    height, width = pixels.shape[-2:]
+    multiple = 2 ** (generator.scales - 1)
+    padded = pad(pixels, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    restored = generator(padded)[0, :, :height, :width].clamp(0, 1)
+    return Image.fromarray((restored * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+
+
+def _open(photo: Path) -> Image.Image:
+    if not photo.is_file():
+        raise FileNotFoundError(f"PHOTO must be an image file, got {photo}, which does not exist")
+    try:
+        with Image.open(photo) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"PHOTO must be a readable image, got {photo}: {error}") from error

@@ -1,0 +1,237 @@
+"""From a request (what a person typed) to a sweep that ran: data, study, store, engine, and what is said meanwhile."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from datasets import assets
+from sweeps import cli
+from sweeps.deblurring.config import DeblurConfig, TrainingStage
+from sweeps.deblurring.data import DeblurData, planned_data, prepare_data
+from sweeps.engine import Engine, InProcessEngine
+from sweeps.overrides import apply_overrides
+from sweeps.presets import PRESETS, Preset
+from sweeps.progress import Progress
+from sweeps.stages import Stage, Study
+from sweeps.studies import STUDIES, Inputs, describe
+from sweeps.sweep import Sweep
+from sweeps.train import Settings
+
+if TYPE_CHECKING:
+    from sweeps.tracking import MLflowTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `python -m sweeps.ablation`."""
+
+    study: str
+    preset: str
+    seeds: int
+    plan: bool
+    train_faces: str
+    test_faces: tuple[str, ...]
+    assignments: tuple[str, ...]
+    engine: str
+    device: str
+    cpus_per_trial: int
+    gpus_per_trial: float
+    runs: Path
+    tracking_uri: str | None
+
+
+def launch(request: Request) -> int:
+    """Do what was asked; the exit code is 1 where a stage failed.
+
+    Raises:
+        ValueError, OSError: a user's mistake, in one line.
+    """
+    console = Console()
+    build = cli.lookup(STUDIES, request.study, "study")
+    preset = cli.lookup(PRESETS, request.preset, "preset")()
+    config = apply_overrides(preset.config, request.assignments)
+    _require_effect(build, preset, request)
+    tests = cli.pairs(request.test_faces, "--test-faces")
+    seeds = range(1, request.seeds + 1)
+
+    def study_on(data: DeblurData, backbone_digest: str) -> Study:
+        caption = preset.caption + "".join(f" Set: {text}." for text in request.assignments)
+        return build(Inputs(config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=caption))
+
+    if request.plan:
+        print_plan(console, study_on(planned_data(config.data, tests), ""))
+        return 0
+    device = resolve_device(request.device)
+    cache = cli.cache_folder()
+    with _only_driver(request.runs):
+        uri = cli.tracking_uri(request.tracking_uri, request.runs)
+        _connect(uri)  # before the data are prepared: a store that can't be reached is known at once
+        data = prepare_data(config.data, train=request.train_faces, tests=tests, cache=cache, tell=_teller(console))
+        study = study_on(data, assets.ASSETS[config.backbone].sha256[:16])
+        if any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages()):
+            assets.fetch(config.backbone, cache)
+        tracker = _tracker(request, study, data, uri)
+        settings = Settings(
+            cache=cache,
+            device=device,
+            threads=request.cpus_per_trial,
+            log_every=preset.log_every,
+            validate_every=preset.validate_every,
+            checkpoint_every=preset.checkpoint_every,
+        )
+        tracker.publish(describe(study, request.preset, seeds))
+        return _run(console, request, study, tracker, settings, uri)
+
+
+def _run(
+    console: Console, request: Request, study: Study, tracker: "MLflowTracker", settings: Settings, uri: str
+) -> int:
+    progress = Progress(console, study.stages())
+    sweep = Sweep(study, tracker, progress, request.runs / "stages")
+    _say_where(console, request, uri)
+    if sweep.over():
+        console.print(f"Nothing to train: all {len(sweep.stages)} stages are in the store already.")
+        return 0
+    engine = _engine(console, request, settings)
+    try:
+        with progress:
+            engine.run(sweep)
+    finally:
+        sweep.stop()
+    return _summary(console, sweep)
+
+
+def _engine(console: Console, request: Request, settings: Settings) -> Engine:
+    if request.engine == "in-process":
+        return InProcessEngine(settings)
+    from sweeps import ray_engine
+
+    resources = ray_engine.Resources(
+        cpus=request.cpus_per_trial, gpus=request.gpus_per_trial if settings.device == "cuda" else 0.0
+    )
+    address = ray_engine.start_ray(request.runs)
+    if address:
+        console.print(f"Ray dashboard   http://{address}   {ray_engine.token_hint()}", highlight=False)
+    return ray_engine.RayEngine(settings, resources, request.runs)
+
+
+def _say_where(console: Console, request: Request, uri: str) -> None:
+    console.print(f"MLflow store    {escape(uri)}", highlight=False, soft_wrap=True)
+    console.print("MLflow UI       `make ui`, then http://127.0.0.1:5000", highlight=False)
+    console.print(f"Everything else {escape(str(request.runs.resolve()))}", highlight=False, soft_wrap=True)
+
+
+def _summary(console: Console, sweep: Sweep) -> int:
+    done, failed = sweep.trained_here(), sweep.failed()
+    steps = sum(stage.steps for stage in done)
+    console.print(
+        f"{len(done)} stages done ({steps:,} steps), {len(sweep.already_done)} were in the store already, "
+        f"{len(failed)} failed, {len(sweep.skipped())} skipped."
+    )
+    for stage in failed:
+        console.print(f"failed:  {escape(stage.title)}", style="red")
+    for stage in sweep.skipped():
+        console.print(f"skipped: {escape(stage.title)}", style="yellow")
+    return 1 if failed else 0
+
+
+def print_plan(console: Console, study: Study) -> None:
+    """The stage tree with steps, and what sharing prefixes saves."""
+    trained = [stage for stage in study.stages() if stage.steps]
+    tree = Tree(f"study {study.name}")
+    branches: dict[str, Tree] = {}
+    for stage in study.stages():
+        above = branches[stage.parent.key] if stage.parent else tree
+        branches[stage.key] = above.add(_plan_line(stage))
+    console.print(tree, highlight=False)
+    console.print(
+        f"{len(trained)} stages, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
+        "without shared prefixes",
+        highlight=False,
+    )
+
+
+def _plan_line(stage: Stage) -> str:
+    return f"{stage.title}: {stage.steps:,} iterations" if stage.steps else f"{stage.title}: evaluated only"
+
+
+def _require_effect(build: Callable[[Inputs], Study], preset: Preset, request: Request) -> None:
+    """Refuse a `--set` of what the study's rows decide: it would be ignored in silence."""
+    data = planned_data(preset.config.data, {})
+
+    def effect(config: DeblurConfig) -> tuple[object, ...]:
+        inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="")
+        return (config.data, *(stage.key for stage in build(inputs).stages()))
+
+    for assignment in request.assignments:
+        config = apply_overrides(preset.config, [assignment])
+        if config != preset.config and effect(config) == effect(preset.config):
+            field = assignment.partition("=")[0]
+            raise ValueError(
+                f"--set must name a field that study {request.study!r} does not decide itself, got {field}"
+            )
+
+
+def resolve_device(name: str) -> str:
+    """The device a person means.
+
+    Raises:
+        ValueError: cuda was asked for and there is none.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device must be a device that PyTorch finds here (cpu, auto), got cuda")
+    return name
+
+
+def _connect(uri: str) -> None:
+    from sweeps.tracking import connect
+
+    connect(uri)
+
+
+def _tracker(request: Request, study: Study, data: DeblurData, uri: str) -> "MLflowTracker":
+    from sweeps.provenance import Provenance
+    from sweeps.tracking import MLflowTracker
+
+    return MLflowTracker(
+        uri=uri,
+        artifacts=request.runs / "artifacts",
+        experiment=study.name,
+        provenance=Provenance(
+            study=study.name,
+            preset=request.preset,
+            data=data.names,
+            fingerprints={test.name: test.fingerprint for test in study.tests},
+        ),
+        downloads=request.runs / "downloads",
+    )
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _only_driver(runs: Path) -> Iterator[None]:
+    """Hold the folder's lock: two drivers would train the same stages twice. A killed driver's lock is gone with it.
+
+    Raises:
+        ValueError: another sweep holds it.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--runs must be a folder that no other sweep is using, got {runs.resolve()}") from None
+        yield

@@ -1,0 +1,125 @@
+"""The terminal's view of a sweep: a live stage tree, or plain lines where the output is not a terminal."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.stages import Stage
+from sweeps.sweep import State
+
+STYLES = {
+    State.WAITING: "dim",
+    State.RUNNING: "cyan",
+    State.DONE: "green",
+    State.FAILED: "bold red",
+    State.SKIPPED: "yellow",
+}
+LINES_PER_STAGE = 4
+"""Plain lines of progress within a stage."""
+
+
+@dataclass
+class _Line:
+    state: State = State.WAITING
+    step: int = 0
+    psnr: float | None = None
+    note: str = ""
+    started: float = 0.0
+    started_at: int = 0
+    said: int = 0
+
+    def speed(self) -> float | None:
+        """Steps per second since this sweep took up the stage."""
+        elapsed = time.monotonic() - self.started
+        done = self.step - self.started_at
+        return done / elapsed if self.state == State.RUNNING and done and elapsed > 0 else None
+
+
+class Progress:
+    """Shows the stage tree with state, step, speed, validation PSNR and time left. A context manager."""
+
+    def __init__(self, console: Console, stages: Sequence[Stage]) -> None:
+        self._console = console
+        self._stages = list(_depth_first(stages))
+        self._lines = {stage.key: _Line() for stage in stages}
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def update(self, stage: Stage, state: State, step: int, metrics: dict[str, float], note: str) -> None:
+        """A stage changed its state or made progress."""
+        line = self._lines[stage.key]
+        changed = state != line.state
+        if changed and state == State.RUNNING or (state == State.RUNNING and line.step == 0):
+            line.started, line.started_at = time.monotonic(), step
+        line.state, line.step, line.note = state, step, note
+        line.psnr = metrics.get("validation/psnr", line.psnr)
+        if not self._console.is_terminal:
+            self._say(stage, line, changed)
+
+    def _say(self, stage: Stage, line: _Line, changed: bool) -> None:
+        due = stage.steps and line.step * LINES_PER_STAGE // stage.steps > line.said
+        if not changed and not due:
+            return
+        line.said = line.step * LINES_PER_STAGE // stage.steps if stage.steps else 0
+        parts = [f"{stage.title}: {line.state}"]
+        if line.state == State.RUNNING and line.step:
+            parts.append(f"step {line.step:,}/{stage.steps:,}")
+            if speed := line.speed():
+                parts.append(f"{speed:.2f} steps/s, {_duration((stage.steps - line.step) / speed)} left")
+        if line.psnr is not None:
+            parts.append(f"validation {line.psnr:.2f} dB")
+        if line.note:
+            parts.append(line.note)
+        self._console.print(Text(", ".join(parts)), soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 1), pad_edge=False)
+        for heading, justify in (("stage", "left"), ("state", "left"), ("", "left"), ("step", "right")):
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for heading in ("steps/s", "PSNR", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for stage in self._stages:
+            line = self._lines[stage.key]
+            speed = line.speed()
+            indent = "  " * (len(list(stage.chain())) - 1)
+            table.add_row(
+                indent + stage.title,
+                Text(line.state, style=STYLES[line.state]),
+                ProgressBar(total=max(stage.steps, 1), completed=line.step, width=12) if stage.steps else "",
+                f"{line.step:,}/{stage.steps:,}" if stage.steps else "",
+                f"{speed:.2f}" if speed else "",
+                f"{line.psnr:.2f}" if line.psnr is not None else "",
+                _duration((stage.steps - line.step) / speed) if speed else "",
+            )
+            if line.note and line.state in (State.FAILED, State.SKIPPED):
+                table.add_row(Text(indent + "  " + line.note, style=STYLES[line.state], overflow="ellipsis"))
+        return table
+
+
+def _depth_first(stages: Sequence[Stage]) -> list[Stage]:
+    """Children below their parents."""
+    order = {stage.key: index for index, stage in enumerate(stages)}
+    return sorted(stages, key=lambda stage: [order[each.key] for each in stage.chain()])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,61 @@
+"""Where a number comes from: commit, code, preset and data, as tags of every run."""
+
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps import record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What every run of a sweep has in common.
+
+    `data` maps a data set's role and name ("train celeba-sample") to its digest; `fingerprints` a test set to its
+    protocol's.
+    """
+
+    study: str
+    preset: str
+    data: dict[str, str]
+    fingerprints: dict[str, str]
+
+    def tags(self) -> dict[str, str]:
+        """MLflow tags."""
+        commit, dirty = git_state()
+        return {
+            record.TAG_STUDY: self.study,
+            record.TAG_PRESET: self.preset,
+            record.TAG_COMMIT: commit,
+            record.TAG_DIRTY: str(dirty).lower(),
+            record.TAG_CODE_DIGEST: code_digest(),
+            **{record.TAG_DATA_PREFIX + name: digest for name, digest in self.data.items()},
+        }
+
+
+def git_state() -> tuple[str, bool]:
+    """The checkout's commit and whether tracked files differ from it; "unknown" outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+
+
+def _git(*arguments: str) -> str:
+    output = subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True)
+    return output.stdout.strip()
+
+
+def code_digest() -> str:
+    """Digest of the source that trains and evaluates."""
+    paths = [ROOT / "sweeps" / name for name in ("train.py", "learner.py")]
+    for folder in ("sweeps/deblurring", "model_zoo", "datasets"):
+        paths += (ROOT / folder).glob("*.py")
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]

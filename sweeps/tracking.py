@@ -1,0 +1,293 @@
+"""The MLflow tracker: an experiment per study, a run per stage. The only file of `sweeps` that knows MLflow.
+
+The driver is the only writer. Runs are found by their stage key, in any experiment of the store.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+os.environ.update(MLFLOW_DISABLE_TELEMETRY="true")
+# A server that does not answer is an error in seconds, not after minutes of retries.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from sweeps import record
+from sweeps.provenance import Provenance
+from sweeps.stages import Stage
+from sweeps.train import METRICS, STATE
+
+STRIP_STEP = 0
+"""All runs log their strips at the same step, so that the compare view lines them up."""
+
+
+class MLflowRun:
+    """A finished run: what `Sweep` asks of it."""
+
+    def __init__(self, client: MlflowClient, run: Run, downloads: Path) -> None:
+        self._client, self._run, self._downloads = client, run, downloads
+        self.fingerprints = {
+            tag.removeprefix(record.TAG_PROTOCOL_PREFIX): value
+            for tag, value in run.data.tags.items()
+            if tag.startswith(record.TAG_PROTOCOL_PREFIX)
+        }
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id."""
+        return str(self._run.info.run_id)
+
+    @property
+    def model_id(self) -> str:
+        """Id of the final model, a LoggedModel."""
+        outputs = self._run.outputs.model_outputs if self._run.outputs else []
+        assert outputs, f"run {self.run_id} has no model"
+        return str(outputs[-1].model_id)
+
+    def model_folder(self) -> Path:
+        """The final model's files: where they lie if the store is on this machine, else a copy fetched once."""
+        location = self._client.get_logged_model(self.model_id).artifact_location
+        if urlparse(location).scheme in ("", "file"):
+            return Path(url2pathname(urlparse(location).path))
+        folder = self._downloads / self.model_id
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / STATE).exists():
+            mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(folder))
+        return folder
+
+    def state_file(self) -> Path:
+        """The stage's final training state."""
+        return self.model_folder() / STATE
+
+
+class MLflowTracker:
+    """Writes a sweep to an MLflow store.
+
+    Args:
+        uri: tracking URI; a local SQLite file is created where it does not exist.
+        artifacts: artifact folder for experiments created in a local store (a server decides for itself).
+        experiment: name of the study.
+        provenance: commit, code digest, preset, data: tags of every run.
+        downloads: where models of a remote store are copied to.
+
+    Raises:
+        ValueError: the store can't be reached.
+    """
+
+    def __init__(self, *, uri: str, artifacts: Path, experiment: str, provenance: Provenance, downloads: Path) -> None:
+        self._client, self._downloads = connect(uri), downloads
+        self._provenance = provenance
+        self._experiment_id = self._open_experiment(uri, artifacts, experiment)
+        self._runs: dict[str, str] = {}
+        self._logged_until: dict[str, int] = {}
+
+    def publish(self, sweep: record.SweepRecord) -> None:
+        """Say in the store what this sweep asks for."""
+        for tag, value in record.to_tags(sweep).items():
+            self._client.set_experiment_tag(self._experiment_id, tag, value)
+
+    def find(self, stage: Stage) -> MLflowRun | None:
+        """The newest finished run of a stage."""
+        return find_run(self._client, stage.key, self._downloads)
+
+    def start(self, stage: Stage, rows: list[str]) -> None:
+        """Open a run, go on with one that was left open, or (only evaluation is missing) with the finished one."""
+        run = _newest(self._client, stage.key, "FINISHED", "RUNNING", "KILLED")
+        if run is None:
+            run = self._create(stage, rows)
+        elif run.info.status == "KILLED":
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        self._runs[stage.key] = run.info.run_id
+        history = self._client.get_metric_history(run.info.run_id, "loss/total")
+        self._logged_until[stage.key] = max((point.step for point in history), default=-1)
+
+    def log(self, stage: Stage, step: int, metrics: dict[str, float]) -> None:
+        """Add points at a global step; what a stage logged before it was resumed is not logged twice."""
+        if step <= self._logged_until[stage.key]:
+            return
+        self._client.log_batch(self._runs[stage.key], metrics=_points(metrics, step))
+        self._logged_until[stage.key] = step
+
+    def end(self, stage: Stage, result: Path | None, failure: str | None) -> None:
+        """Log the result and finish the run; or mark it failed, with the reason; or as stopped."""
+        run_id = self._runs[stage.key]
+        if result is None:
+            if failure is not None:
+                self._client.set_tag(run_id, record.TAG_FAILURE, failure[:1000])
+            self._client.set_terminated(run_id, "KILLED" if failure is None else "FAILED")
+            return
+        metrics = json.loads((result / METRICS).read_text())
+        for folder in (record.PER_IMAGE_FOLDER, record.STRIPS_FOLDER):
+            if (result / folder).exists():
+                self._client.log_artifacts(run_id, str(result / folder), folder)
+        self._log_images(run_id, result / record.STRIPS_FOLDER)
+        if (result / "model").exists() and not self._has_model(run_id):
+            self._log_model(stage, run_id, result / "model")
+        tests = {metric.split("/")[1] for metric in metrics}
+        tags = [RunTag(record.protocol_tag(test), self._provenance.fingerprints[test]) for test in sorted(tests)]
+        self._client.log_batch(run_id, metrics=_points(metrics, stage.last_step), tags=tags)
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def _create(self, stage: Stage, rows: list[str]) -> Run:
+        tags = {
+            record.TAG_SCHEMA: record.SCHEMA,
+            record.TAG_STAGE_KEY: stage.key,
+            record.TAG_STAGE: stage.name,
+            record.TAG_ROWS: json.dumps(rows),
+            record.TAG_SEED: str(stage.seed),
+            **self._provenance.tags(),
+        }
+        if stage.parent:
+            tags[record.TAG_PARENT_KEY] = stage.parent.key
+        run = self._client.create_run(self._experiment_id, run_name=stage.title, tags=tags)
+        params = {
+            **_flatten(asdict(stage.config)),
+            "steps": stage.steps,
+            "first_step": stage.first_step,
+            "seed": stage.seed,
+        }
+        self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        parent = self.find(stage.parent) if stage.parent else None
+        self._client.log_inputs(
+            run.info.run_id,
+            datasets=self._dataset_inputs(),
+            models=[LoggedModelInput(parent.model_id)] if parent else None,
+        )
+        return run
+
+    def _dataset_inputs(self) -> list[DatasetInput]:
+        return [
+            DatasetInput(
+                Dataset(name=name, digest=digest, source_type="digest", source=json.dumps({"digest": digest})),
+                [InputTag("mlflow.data.context", name.split(" ")[0])],
+            )
+            for name, digest in self._provenance.data.items()
+        ]
+
+    def _log_images(self, run_id: str, strips: Path) -> None:
+        for path in sorted(strips.glob("*/*.png")):
+            with Image.open(path) as image:
+                self._client.log_image(run_id, image, key=f"{path.parent.name}/{path.stem}", step=STRIP_STEP)
+
+    def _has_model(self, run_id: str) -> bool:
+        outputs = self._client.get_run(run_id).outputs
+        return bool(outputs and outputs.model_outputs)
+
+    def _log_model(self, stage: Stage, run_id: str, folder: Path) -> None:
+        name = "".join(letter if letter.isalnum() else "-" for letter in stage.title)
+        model = self._client.create_logged_model(
+            self._experiment_id, name=name, source_run_id=run_id, model_type="stage"
+        )
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=stage.last_step)])
+
+    def _open_experiment(self, uri: str, artifacts: Path, name: str) -> str:
+        if experiment := self._client.get_experiment_by_name(name):
+            return str(experiment.experiment_id)
+        location = None if uri.startswith("http") else (artifacts.resolve() / name).as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store; a new SQLite store gets its tables here, before anything else touches it.
+
+    Raises:
+        ValueError: the store can't be reached.
+    """
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:  # each kind of store raises its own
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {uri}: {reason}"
+        ) from error
+    mlflow.set_tracking_uri(uri)
+    return client
+
+
+def find_run(client: MlflowClient, key: str, downloads: Path) -> MLflowRun | None:
+    """The newest finished run of a stage key, in any experiment."""
+    run = _newest(client, key, "FINISHED")
+    return MLflowRun(client, run, downloads) if run else None
+
+
+def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, seed: int, downloads: Path) -> Path:
+    """Folder of the final model of a row, as the latest sweep of a preset (None: of any) asked for it.
+
+    Raises:
+        ValueError: no such sweep, row or seed, or the row is not trained yet.
+    """
+    client = connect(uri)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        raise ValueError(f"the study must be one that was swept (python -m sweeps.ablation), got {study!r}")
+    rows = {
+        line.name: line
+        for table in record.from_tags(experiment.tags, preset).tables
+        for line in table.rows
+        if line.trained
+    }
+    if row not in rows:
+        raise ValueError(f"the row must be one of {', '.join(rows)}; got {row!r}")
+    keys = rows[row].keys
+    if str(seed) not in keys:
+        raise ValueError(f"the seed must be one of {', '.join(keys)}; got {seed}")
+    run = find_run(client, keys[str(seed)], downloads)
+    if run is None:
+        raise ValueError(f"row {row!r} must be trained first, and its run is not finished: python -m sweeps.ablation")
+    return run.model_folder()
+
+
+def _newest(client: MlflowClient, key: str, *statuses: str) -> Run | None:
+    """The newest run of a stage in one of the statuses, the first status preferred."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(
+        experiments, f"tags.`{record.TAG_STAGE_KEY}` = '{key}'", order_by=["attributes.start_time DESC"]
+    )
+    for status in statuses:
+        for run in runs:
+            if run.info.status == status:
+                return run
+    return None
+
+
+def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, step) for name, value in metrics.items()]
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
