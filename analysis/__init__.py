@@ -1,0 +1,1 @@
+"""Tables and reports, rebuilt from the tracking store alone."""
