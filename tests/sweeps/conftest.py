@@ -1,0 +1,76 @@
+"""A study so small that its five stages train in seconds, with the real networks, data and losses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from datasets import assets
+from sweeps.deblurring.config import DataConfig, GeneratorConfig, LossWeights, ScheduleConfig
+from sweeps.deblurring.data import prepare_data
+from sweeps.presets import quick
+from sweeps.studies import Inputs, tables
+from sweeps.train import Settings
+
+VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A cache with random VGG16 weights under the real asset's name: the real ones would have to be downloaded."""
+    folder = tmp_path_factory.mktemp("cache")
+    generator = torch.Generator().manual_seed(0)
+    weights, layer, channels = {}, 0, 3
+    for width in VGG16:
+        if width == "pool":
+            layer += 1
+            continue
+        scale = (2 / (channels * 9)) ** 0.5
+        weights[f"features.{layer}.weight"] = scale * torch.randn(width, channels, 3, 3, generator=generator)
+        weights[f"features.{layer}.bias"] = torch.zeros(width)
+        layer, channels = layer + 2, width
+    asset = assets.ASSETS["vgg16"]
+    save_file(weights, folder / f"{asset.name}-{asset.sha256[:8]}{asset.suffix}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """The quick preset, smaller still."""
+    return replace(
+        quick().config,
+        generator=GeneratorConfig(width=6, blocks=1, initialisation="identity", structure_input="random"),
+        losses=LossWeights(perceptual=0.001, adversarial=0.001),
+        schedule=ScheduleConfig(content=4, perceptual=2, adversarial=2),
+        data=DataConfig(
+            image_size=32,
+            kernel_sizes=(3, 5),
+            kernels_per_size=8,
+            test_kernels_per_size=1,
+            test_faces=4,
+            validation_faces=4,
+        ),
+        discriminator_width=4,
+        batch_size=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config, faces_folder, cache):
+    """Prepared data of the tiny study; the test set is held out of the training faces."""
+    source = str(faces_folder)
+    return prepare_data(tiny_config.data, train=source, tests={"Made up": source}, cache=cache, tell=print)
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tiny_config, tiny_data):
+    """Tables 1 and 2, tiny, one seed."""
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="random", caption="Tiny.")
+    return tables(inputs)
+
+
+@pytest.fixture
+def settings(cache):
+    """Everything is said and checkpointed at every step."""
+    return Settings(cache=cache, log_every=1, validate_every=2, checkpoint_every=1)

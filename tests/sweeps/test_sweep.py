@@ -1,0 +1,157 @@
+"""The state machine, with a store in memory and a trainer that only notes what it was asked to do."""
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from sweeps.engine import InProcessEngine
+from sweeps.sweep import State, Sweep
+from sweeps.train import STATE
+
+
+@dataclass
+class MemoryRun:
+    fingerprints: dict
+    file: object
+
+    def state_file(self):
+        return self.file
+
+
+@dataclass
+class MemoryTracker:
+    """A store without a file: keeps the state files that results hold."""
+
+    folder: object
+    finished: dict = field(default_factory=dict)
+    events: list = field(default_factory=list)
+    points: dict = field(default_factory=dict)
+
+    def find(self, stage):
+        return self.finished.get(stage.key)
+
+    def start(self, stage, rows):
+        self.events.append(("start", stage.name))
+
+    def log(self, stage, step, metrics):
+        self.points.setdefault(stage.key, []).append(step)
+
+    def end(self, stage, result, failure):
+        self.events.append(("failed" if failure else "end" if result else "stopped", stage.name))
+        if result is None:
+            return
+        kept = self.folder / f"{stage.key}.pt"
+        if (result / "model" / STATE).exists():
+            kept.write_bytes((result / "model" / STATE).read_bytes())
+        old = self.finished[stage.key].fingerprints if stage.key in self.finished else {}
+        new = {path.stem: self.fingerprint for path in (result / "per_image").glob("*.parquet")}
+        self.finished[stage.key] = MemoryRun({**old, **new}, kept)
+
+    fingerprint: str = ""
+
+
+class Silent:
+    def update(self, stage, state, step, metrics, note):
+        """Nobody watches."""
+
+
+def make(study, tmp_path):
+    tracker = MemoryTracker(tmp_path)
+    tracker.fingerprint = study.tests[0].fingerprint
+    return tracker, lambda changed=study: Sweep(changed, tracker, Silent(), tmp_path / "stages")
+
+
+def test_every_stage_runs_once_and_after_its_parent(tiny_study, settings, tmp_path):
+    tracker, sweep = make(tiny_study, tmp_path)
+    first = sweep()
+    InProcessEngine(settings).run(first)
+    ended = [name for event, name in tracker.events if event == "end"]
+    assert sorted(ended) == sorted(stage.name for stage in tiny_study.stages())
+    assert ended.index("multi-task · content") < ended.index("multi-task · +perceptual") < ended.index("multi-task · +adversarial")
+    for stage in tiny_study.stages():
+        expected = list(range(stage.first_step + 1, stage.last_step + 1))
+        assert tracker.points.get(stage.key, []) == expected
+    assert not any((tmp_path / "stages").iterdir())
+
+    again = sweep()
+    assert again.over()
+    assert again.take() is None
+    assert len(again.already_done) == 6
+
+
+def test_the_longest_chain_starts_first(tiny_study, tmp_path):
+    _, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+    assert state.take().stage.name == "multi-task · content"
+    assert {state.take().stage.name for _ in range(3)} == {"1 scale · content", "2 scales · content", "blurred input"}
+    assert state.take() is None
+    assert not state.over()
+
+
+def test_a_failed_stage_skips_its_descendants_and_nothing_else(tiny_study, tmp_path):
+    tracker, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+    job = state.take()
+    state.complete(job.stage.key, failure="NonFiniteLossError: loss/total is nan")
+    assert [stage.name for stage in state.failed()] == ["multi-task · content"]
+    assert [stage.name for stage in state.skipped()] == ["multi-task · +perceptual", "multi-task · +adversarial"]
+    others = [state.take().stage.name for _ in range(3)]
+    assert len(set(others)) == 3
+    assert state.over()
+    retry = sweep()
+    assert retry.take().stage.name == "multi-task · content"
+
+
+def test_a_stage_that_raises_is_failed_and_the_others_go_on(tiny_study, settings, tmp_path):
+    broken = next(row for row in tiny_study.rows if row.name == "multi-task").stages[0]
+    missing = replace(broken.config, data=replace(broken.config.data, kernels="0123456789abcdef"))
+    rows = tuple(
+        replace(row, stages=(replace(broken, config=missing),)) if row.name == "multi-task" else row
+        for row in tiny_study.rows
+        if not row.name.startswith("loss-")
+    )
+    study = replace(tiny_study, rows=rows)
+    tracker, sweep = make(study, tmp_path)
+    state = sweep(study)
+    InProcessEngine(settings).run(state)
+    assert [stage.name for stage in state.failed()] == ["multi-task · content"]
+    assert len(state.trained_here()) == 3
+
+
+def test_an_interrupted_sweep_closes_its_open_runs(tiny_study, tmp_path):
+    tracker, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+    state.take()
+    state.stop()
+    assert tracker.events == [("start", "multi-task · content"), ("stopped", "multi-task · content")]
+
+
+def test_a_new_test_set_is_evaluated_on_finished_stages_without_training(tiny_study, settings, tmp_path):
+    tracker, sweep = make(tiny_study, tmp_path)
+    InProcessEngine(settings).run(sweep())
+    steps = dict(tracker.points)
+    wider = replace(tiny_study, tests=(*tiny_study.tests, replace(tiny_study.tests[0], name="Second")))
+    state = sweep(wider)
+    jobs = [state.take() for _ in range(6)]
+    assert all(job.trained and [test.name for test in job.tests] == ["Second"] for job in jobs)
+    InProcessEngine(settings).run(sweep(wider))
+    assert tracker.points == steps
+    assert all(set(run.fingerprints) == {"Made up", "Second"} for run in tracker.finished.values())
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_no_order_of_completion_loses_a_stage(tiny_study, tmp_path, order):
+    """Stages that run at once may end in any order."""
+    tracker, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+    live, taken = [], 0
+    while not state.over() or live:
+        while len(live) < 3 and (job := state.take()):
+            live.append(job)
+            taken += 1
+        job = live.pop(order[taken % 3] % len(live))
+        job.result.mkdir(parents=True)
+        state.complete(job.stage.key)
+    assert taken == 6
+    assert all(current == State.DONE for current in state.states.values())
