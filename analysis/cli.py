@@ -70,22 +70,25 @@ def report(
     for name, content in files.items():
         _write(folder / name, content)
     console = Console(highlight=False)
+    shared = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
     for table in tables:
-        _print(console, table)
+        _print(console, table, [note for note in table.notes if note not in shared])
+    for note in shared:
+        console.print(Text(note, style="dim"))
+    console.print()
     for name in files:
         click.echo(folder / name)
 
 
-def _print(console: Console, table: Table) -> None:
+def _print(console: Console, table: Table, notes: list[str]) -> None:
     console.print(Text(table.title, style="bold"))
     console.print(Text(table.caption))
     for grid in _fitting(console, table):
         console.print()
         console.print(grid)
     console.print()
-    for note in table.notes:
+    for note in notes:
         console.print(Text(note, style="dim"))
-    console.print()
 
 
 def _fitting(console: Console, table: Table) -> list[Grid]:

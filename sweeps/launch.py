@@ -63,8 +63,8 @@ def launch(request: Request) -> int:
     seeds = range(1, request.seeds + 1)
 
     def study_on(data: DeblurData, backbone_digest: str) -> Study:
-        caption = preset.caption + "".join(f" Set: {text}." for text in request.assignments)
-        return build(Inputs(config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=caption))
+        changed = f" Changed: {', '.join(request.assignments)}." if request.assignments else ""
+        return build(Inputs(config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=preset.caption + changed))
 
     if request.plan:
         print_plan(console, study_on(planned_data(config.data, tests), ""))

@@ -66,7 +66,7 @@ class Progress:
         """A stage changed its state or made progress."""
         line = self._lines[stage.key]
         changed = state != line.state
-        if changed and state == State.RUNNING or (state == State.RUNNING and line.step == 0):
+        if (changed and state == State.RUNNING) or (state == State.RUNNING and line.step == 0):
             line.started, line.started_at = time.monotonic(), step
         line.state, line.step, line.note = state, step, note
         line.psnr = metrics.get("validation/psnr", line.psnr)

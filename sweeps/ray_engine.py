@@ -81,7 +81,7 @@ class RayEngine:
         if sweep.over():
             return
         share = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
-        trainable = tune.with_resources(tune.with_parameters(_run_job, settings=self._settings), share)
+        trainable = tune.with_resources(tune.with_parameters(stage_trial, settings=self._settings), share)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune's advice on metrics and schedulers that are not in use
             tune.Tuner(
@@ -103,15 +103,21 @@ class RayEngine:
             ).fit()
 
 
-def _run_job(config: dict[str, Any], settings: Settings) -> None:
+def stage_trial(config: dict[str, Any], settings: Settings) -> None:
     """The trial function. A stage's own failure is a result: only a lost worker is worth another try."""
     job: Job = config["job"]
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        print(f"{job.stage.title}: step {step}", flush=True)  # the dashboard's log of the actor
+        tune.report({"step": step, "points": metrics})
+
+    print(f"{job.stage.title}: stage key {job.stage.key}", flush=True)
     try:
-        train_stage(job, settings, lambda step, metrics: tune.report({"step": step, "points": metrics}))
+        train_stage(job, settings, report)
     except Exception as error:
         tune.report({"failure": describe(error)})
     else:
-        tune.report({"failure": None})
+        tune.report({"failure": ""})
 
 
 def _trial_name(trial: Any) -> str:
@@ -165,7 +171,7 @@ class _SweepCallback(tune.Callback):
             self._sweep.report(_key(trial), result["step"], result["points"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._sweep.complete(_key(trial), failure=trial.last_result["failure"])
+        self._sweep.complete(_key(trial), failure=trial.last_result["failure"] or None)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         if self._sweep.states[_key(trial)] == State.RUNNING:

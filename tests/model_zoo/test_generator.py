@@ -234,9 +234,7 @@ class TestIdentityInitialisation:
             optimiser.zero_grad()
             restored, maps = network.all_scales(levels, structures)
             targets = [level.flip(-1) for level in levels + structures]
-            sum(
-                (out - target).square().mean() for out, target in zip(restored + maps, targets, strict=True)
-            ).backward()
+            sum((out - target).square().mean() for out, target in zip(restored + maps, targets, strict=True)).backward()
             if step == 0:  # the channels that are not read yet get a gradient at once
                 assert network.tails["image"][-1].weight.grad[:, 6:].abs().sum() > 0
             optimiser.step()

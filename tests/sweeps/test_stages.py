@@ -60,10 +60,22 @@ def test_parents_come_before_their_children():
         ("discriminator_width=32", {"multi-task · +adversarial"}),
         ("backbone=vgg16", {"multi-task · +perceptual", "multi-task · +adversarial"}),
         ("schedule.adversarial=7", {"multi-task · +adversarial"}),
-        ("generator.structure_input=sum", {"multi-task · content", "multi-task · +perceptual", "multi-task · +adversarial"}),
+        (
+            "generator.structure_input=sum",
+            {"multi-task · content", "multi-task · +perceptual", "multi-task · +adversarial"},
+        ),
         ("losses.structure=2", {"multi-task · content", "multi-task · +perceptual", "multi-task · +adversarial"}),
         ("data.test_faces=50", set()),
-        ("generator.width=32", {"1 scale · content", "2 scales · content", "multi-task · content", "multi-task · +perceptual", "multi-task · +adversarial"}),
+        (
+            "generator.width=32",
+            {
+                "1 scale · content",
+                "2 scales · content",
+                "multi-task · content",
+                "multi-task · +perceptual",
+                "multi-task · +adversarial",
+            },
+        ),
     ],
 )
 def test_a_key_changes_with_what_can_change_the_result_and_nothing_else(assignment, changed):
@@ -88,7 +100,12 @@ def test_a_loss_of_weight_zero_is_not_computed_and_shares_the_key_of_a_control()
 def test_overrides_are_typed():
     config = apply_overrides(
         DeblurConfig(),
-        ["generator.width=32", "optimiser.learning_rate=2e-4", "generator.initialisation=identity", "data.kernel_sizes=[3, 5]"],
+        [
+            "generator.width=32",
+            "optimiser.learning_rate=2e-4",
+            "generator.initialisation=identity",
+            "data.kernel_sizes=[3, 5]",
+        ],
     )
     assert config.generator.width == 32
     assert config.optimiser.learning_rate == 2e-4

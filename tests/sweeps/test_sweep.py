@@ -68,7 +68,11 @@ def test_every_stage_runs_once_and_after_its_parent(tiny_study, settings, tmp_pa
     InProcessEngine(settings).run(first)
     ended = [name for event, name in tracker.events if event == "end"]
     assert sorted(ended) == sorted(stage.name for stage in tiny_study.stages())
-    assert ended.index("multi-task · content") < ended.index("multi-task · +perceptual") < ended.index("multi-task · +adversarial")
+    assert (
+        ended.index("multi-task · content")
+        < ended.index("multi-task · +perceptual")
+        < ended.index("multi-task · +adversarial")
+    )
     for stage in tiny_study.stages():
         expected = list(range(stage.first_step + 1, stage.last_step + 1))
         assert tracker.points.get(stage.key, []) == expected

@@ -146,7 +146,9 @@ def test_a_loss_that_is_not_finite_names_stage_and_step(tiny_study, settings, tm
         return terms if len(taken) < 3 else {name: value * float("nan") for name, value in terms.items()}
 
     monkeypatch.setattr(TrainingLearner, "step", step)
-    with pytest.raises(NonFiniteLossError, match=r"1 scale · content · seed 1: loss/total is nan between steps 3 and 3"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"1 scale · content · seed 1: loss/total is nan between steps 3 and 3"
+    ):
         run(stage, [], tmp_path, settings)
     assert not (tmp_path / "result").exists()
 
@@ -171,11 +173,15 @@ def test_checkpoints_must_fall_on_logged_steps(cache):
 def test_terms_are_those_that_are_on(tiny_study, settings, tmp_path):
     _, points = run_chain(tiny_study, "loss-adversarial", tmp_path, settings)
     terms = {name for name in points[-1][1] if name.startswith("loss/")}
-    assert terms == {f"loss/{name}" for name in ("total", "content", "structure", "perceptual", "adversarial", "discriminator")}
+    assert terms == {
+        f"loss/{name}" for name in ("total", "content", "structure", "perceptual", "adversarial", "discriminator")
+    }
     config = stage_of(tiny_study, "loss-adversarial").config
     metrics = points[-1][1]
     weights = {name: getattr(config.losses, name) for name in LossWeights.__dataclass_fields__}
-    assert metrics["loss/total"] == pytest.approx(sum(weights[name] * metrics[f"loss/{name}"] for name in weights), rel=1e-5)
+    assert metrics["loss/total"] == pytest.approx(
+        sum(weights[name] * metrics[f"loss/{name}"] for name in weights), rel=1e-5
+    )
 
 
 def test_the_written_weights_are_those_that_were_evaluated(tiny_study, settings, tmp_path):
@@ -195,7 +201,13 @@ def test_the_written_weights_are_those_that_were_evaluated(tiny_study, settings,
 def test_the_trainer_needs_no_ray_mlflow_or_optuna(tmp_path, faces_folder, cache):
     """In a process where importing them fails: train a tiny stage, kill it in the middle, resume, compare the bits."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("without_engine.py")), str(tmp_path), str(faces_folder), str(cache)],
+        [
+            sys.executable,
+            str(Path(__file__).with_name("without_engine.py")),
+            str(tmp_path),
+            str(faces_folder),
+            str(cache),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

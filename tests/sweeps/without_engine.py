@@ -39,7 +39,9 @@ config = replace(
     quick().config,
     generator=GeneratorConfig(width=6, blocks=1),
     schedule=ScheduleConfig(content=4),
-    data=DataConfig(image_size=32, kernel_sizes=(3,), kernels_per_size=4, test_kernels_per_size=1, test_faces=2, validation_faces=2),
+    data=DataConfig(
+        image_size=32, kernel_sizes=(3,), kernels_per_size=4, test_kernels_per_size=1, test_faces=2, validation_faces=2
+    ),
     batch_size=2,
 )
 data = prepare_data(config.data, train=str(faces), tests={"Made up": str(faces)}, cache=cache, tell=print)

@@ -1,0 +1,120 @@
+"""What a person types, run as they would run it: exit codes, one clear line, and nothing written where nothing should be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments, cwd=ROOT, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def ablation(*arguments, cwd=ROOT, **environment):
+    return python("-m", "sweeps.ablation", *arguments, cwd=cwd, **environment)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
+
+
+def assert_one_line(done, *parts):
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--set", "generator.scales=9"], ["generator.scales", "3", "9"]),
+        (["--set", "generator.width=0"], ["generator.width", "1", "got 0"]),
+        (["--set", "generator.width=-1"], ["generator.width", "1", "got -1"]),
+        (["--set", "generator.depth=3"], ["generator.width", "'generator.depth'"]),
+        (["--set", "generator.scales=3"], ["study 'tables'", "generator.scales"]),
+        (["table"], ["tables, controls", "'table'"]),
+        (["--preset", "slow"], ["quick, paper", "'slow'"]),
+        (["--seeds", "0"], ["0"]),
+        (["--seed", "3"], ["--seed"]),
+        (["--test-faces", "Helen"], ["NAME=VALUE", "'Helen'"]),
+        (["--test-faces", "../up=faces"], ["letters", "'../up'"]),
+        (["--device", "cuda"], ["--device", "cuda"]),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
+    environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    assert_one_line(ablation(*arguments, "--runs", runs, **environment), *parts)
+
+
+def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
+    def with_faces(folder):
+        return ablation("--train-faces", folder, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache"))
+
+    assert_one_line(with_faces(tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert_one_line(with_faces(tmp_path / "empty"), "empty")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/face.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert_one_line(with_faces(tmp_path / "broken"), "broken")
+
+
+def test_a_tracking_store_that_cannot_be_reached(runs, tmp_path):
+    cache = {"WHETSTONE_CACHE": str(tmp_path / "cache")}
+    for uri in ("http://127.0.0.1:1", "nothing://here", "sqlite:////proc/nowhere/mlflow.db"):
+        assert_one_line(ablation("--tracking-uri", uri, "--runs", runs, **cache), uri)
+
+
+def test_an_asset_that_cannot_be_had(runs, tmp_path):
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "WHETSTONE_CACHE": str(tmp_path / "cache")}
+    done = ablation("--runs", runs, **nowhere)
+    assert_one_line(done, "celeba-sample", "--train-faces")
+
+
+@pytest.mark.parametrize("name", ["datasets", "model_zoo"])
+def test_another_package_in_the_way_is_named(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit('the other package was imported')")
+    done = ablation("--plan", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert_one_line(done, str(tmp_path / name), str(ROOT / name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "total"),
+    [([], "5 stages, 400,000 iterations in place of 750,000"), (["--seeds", "3"], "15 stages, 1,200,000 iterations in place of 2,250,000")],
+)
+def test_a_plan_prints_the_tree_and_writes_nothing(arguments, total, tmp_path):
+    environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    done = ablation("--preset", "paper", "--plan", "--runs", tmp_path / "runs", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    assert total in done.stdout
+    assert "multi-task · +adversarial · seed 1: 50,000 iterations" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_help():
+    done = ablation("--help")
+    assert done.returncode == 0
+    assert "--test-faces" in done.stdout
+
+
+def test_two_drivers_do_not_share_a_folder(runs, tmp_path):
+    import fcntl
+
+    runs.mkdir()
+    with (runs / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_one_line(ablation("--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache")), "no other sweep", str(runs))

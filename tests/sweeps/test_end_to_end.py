@@ -1,0 +1,226 @@
+"""The whole product, tiny: a sweep through Ray Tune and MLflow on disk, run again, reported, and used on a photo."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from sweeps import record
+from sweeps.deblurring.restore import load_restorer
+from sweeps.train import STATE, WEIGHTS, load_state
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "generator.width": 6,
+    "generator.blocks": 1,
+    "schedule.content": 20,
+    "schedule.perceptual": 10,
+    "schedule.adversarial": 10,
+    "data.image_size": 32,
+    "data.kernel_sizes": "[3, 5]",
+    "data.kernels_per_size": 8,
+    "data.test_kernels_per_size": 1,
+    "data.test_faces": 4,
+    "data.validation_faces": 4,
+    "discriminator_width": 4,
+    "batch_size": 2,
+}
+
+
+def python(cache, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "WHETSTONE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    return done
+
+
+def ablation(cache, faces, runs, *more, **changed):
+    settings = [text for name, value in {**TINY, **changed}.items() for text in ("--set", f"{name}={value}")]
+    sources = ["--train-faces", faces, "--test-faces", f"Made up={faces}"]
+    return python(cache, "sweeps.ablation", "--runs", runs, *sources, *settings, *more)
+
+
+@pytest.fixture(scope="module")
+def swept(cache, faces_folder, tmp_path_factory):
+    """A folder of runs after one sweep through Ray Tune, and what was printed."""
+    runs = tmp_path_factory.mktemp("swept") / "runs"
+    done = ablation(cache, faces_folder, runs)
+    assert done.returncode == 0, done.stderr
+    return runs, done
+
+
+@pytest.fixture(scope="module")
+def client(swept):
+    return MlflowClient(f"sqlite:///{swept[0] / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def by_stage(client):
+    experiment = client.get_experiment_by_name("tables")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 6
+    return {run.data.tags[record.TAG_STAGE]: run for run in runs}
+
+
+def test_the_sweep_says_where_everything_is(swept):
+    runs, done = swept
+    for text in ("http://127.0.0.1:", "token", "make ui", str(runs), "6 stages done (80 steps)"):
+        assert text in done.stdout
+    assert "Failed" not in done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_one_finished_run_per_stage_with_tags_params_and_lineage(by_stage, client):
+    assert set(by_stage) == {
+        "blurred input",
+        "1 scale · content",
+        "2 scales · content",
+        "multi-task · content",
+        "multi-task · +perceptual",
+        "multi-task · +adversarial",
+    }
+    assert {run.info.status for run in by_stage.values()} == {"FINISHED"}
+    run = by_stage["multi-task · +adversarial"]
+    parent = by_stage["multi-task · +perceptual"]
+    assert run.data.tags[record.TAG_PARENT_KEY] == parent.data.tags[record.TAG_STAGE_KEY]
+    assert [model.model_id for model in run.inputs.model_inputs] == [parent.outputs.model_outputs[0].model_id]
+    assert json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]
+    assert run.data.tags[record.TAG_SEED] == "1"
+    assert run.data.tags[record.TAG_PRESET] == "quick"
+    assert run.data.tags[record.TAG_DIRTY] in ("true", "false")
+    assert len(run.data.tags[record.TAG_CODE_DIGEST]) == 16
+    assert record.protocol_tag("Made up") in run.data.tags
+    assert run.data.params["generator.width"] == "6"
+    assert run.data.params["losses.adversarial"] == "0.01"
+    assert by_stage["1 scale · content"].data.params["generator.scales"] == "1"
+    names = {each.dataset.name: each.dataset.digest for each in run.inputs.dataset_inputs}
+    assert {name.split(" ")[0] for name in names} == {"train", "kernels", "test"}
+    assert client.get_logged_model(run.outputs.model_outputs[0].model_id).status == "READY"
+
+
+def test_curves_continue_the_parent_s_steps_without_gaps_or_duplicates(by_stage, client):
+    expected = {
+        "multi-task · content": [10, 20],
+        "multi-task · +perceptual": [30],
+        "multi-task · +adversarial": [40],
+    }
+    for name, steps in expected.items():
+        history = client.get_metric_history(by_stage[name].info.run_id, "loss/total")
+        assert [point.step for point in history] == steps
+    history = client.get_metric_history(by_stage["multi-task · +adversarial"].info.run_id, "validation/psnr")
+    assert [point.step for point in history] == [40]
+
+
+def test_per_image_metrics_and_strips(by_stage, client, tmp_path):
+    for name, run in by_stage.items():
+        file = client.download_artifacts(run.info.run_id, record.per_image_file("Made up"), str(tmp_path))
+        table = pq.read_table(file)
+        assert table.num_rows == 4 * 2
+        pairs = set(zip(table["image"].to_pylist(), table["condition"].to_pylist(), strict=True))
+        assert len(pairs) == 8
+        for metric in ("psnr", "ssim", "ssim_2d", "psnr_aligned"):
+            mean = np.mean(table[metric].to_numpy())
+            assert run.data.metrics[record.test_metric("Made up", metric)] == pytest.approx(mean, rel=1e-6), name
+        strip = client.download_artifacts(run.info.run_id, record.strip_file("Made up", 0), str(tmp_path))
+        with Image.open(strip) as image:
+            assert image.size == (3 * 32, 32)
+    restored = [
+        Path(client.download_artifacts(by_stage[name].info.run_id, record.strip_file("Made up", 0), str(tmp_path))).read_bytes()
+        for name in ("blurred input", "multi-task · +adversarial")
+    ]
+    assert restored[0] != restored[1]
+
+
+def test_nothing_of_a_finished_stage_is_left_outside_the_store(swept):
+    assert list((swept[0] / "stages").iterdir()) == []
+
+
+def test_the_model_in_the_store_loads_and_restores_a_photo(swept, cache, by_stage, client, faces_folder, tmp_path):
+    runs, _ = swept
+    folder = Path(client.get_logged_model(by_stage["multi-task · content"].outputs.model_outputs[0].model_id).artifact_location.removeprefix("file://"))
+    assert {path.name for path in folder.iterdir()} >= {WEIGHTS, STATE, "config.json"}
+    assert load_state(folder / STATE)["stage"] == by_stage["multi-task · content"].data.tags[record.TAG_STAGE_KEY]
+    assert load_restorer(folder).scales == 2
+    photo = tmp_path / "photo.jpg"
+    with Image.open(next(faces_folder.iterdir())) as image:
+        image.resize((75, 51)).save(photo)
+    out = tmp_path / "out.png"
+    done = python(cache, "sweeps.deblur", photo, "--row", "multi-task", "--runs", runs, "--out", out)
+    assert done.returncode == 0, done.stderr
+    with Image.open(out) as image, Image.open(photo) as original:
+        assert image.size == (75, 51)
+        difference = np.abs(np.asarray(image, float) - np.asarray(original, float))
+    assert 0 < difference.mean() < 40
+    for arguments, part in (
+        (["--row", "blurred"], "scales-1, scales-2, multi-task, loss-perceptual, loss-adversarial"),
+        (["--seed", "2"], "seed"),
+        (["--preset", "paper"], "quick"),
+        (["--study", "none"], "study"),
+    ):
+        failed = python(cache, "sweeps.deblur", photo, "--runs", runs, *arguments)
+        assert (failed.returncode, len(failed.stderr.splitlines())) == (2, 1)
+        assert part in failed.stderr
+
+
+def test_a_second_sweep_trains_nothing_and_says_so(swept, cache, faces_folder, client):
+    runs, _ = swept
+    before = {run.info.run_id: run.info.end_time for run in all_runs(client)}
+    done = ablation(cache, faces_folder, runs)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to train: all 6 stages are in the store already." in done.stdout
+    assert {run.info.run_id: run.info.end_time for run in all_runs(client)} == before
+
+
+def test_the_report_needs_the_store_alone(swept, tmp_path):
+    runs, _ = swept
+    written = [report(runs, tmp_path / "one")]
+    moved = tmp_path / "kept"
+    moved.mkdir()
+    for path in runs.iterdir():
+        if path.name not in ("mlflow.db", "artifacts"):
+            shutil.move(path, moved / path.name)
+    written.append(report(runs, tmp_path / "two"))
+    assert written[0] == written[1]
+    assert {name.split(".")[-1] for name in written[0]} == {"md", "html", "tex", "csv"}
+    page = written[0]["tables-quick.md"].decode()
+    for text in ("Table 1", "Table 2", "Blurred input", "Multi-scale (1 scale)", "+ Adversarial loss", "Quick preset"):
+        assert text in page
+
+
+def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):
+    done = ablation(
+        cache, faces_folder, tmp_path / "runs", "--engine", "in-process", **{"optimiser.learning_rate": 1e30}
+    )
+    assert done.returncode == 1, done.stderr
+    assert "NonFiniteLossError" in done.stdout
+    for text in ("failed:  multi-task · content · seed 1", "skipped: multi-task · +perceptual · seed 1"):
+        assert text in done.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs/mlflow.db'}")
+    statuses = {run.data.tags[record.TAG_STAGE]: run.info.status for run in all_runs(client)}
+    assert statuses.pop("blurred input") == "FINISHED"
+    assert set(statuses.values()) == {"FAILED"}
+    assert all(record.TAG_FAILURE in run.data.tags for run in all_runs(client) if run.info.status == "FAILED")
+
+
+def report(runs, out):
+    done = python(runs, "analysis", "report", "--runs", runs, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def all_runs(client):
+    return client.search_runs([client.get_experiment_by_name("tables").experiment_id])
