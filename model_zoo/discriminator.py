@@ -44,8 +44,6 @@ class Discriminator(nn.Module):
         Raises ValueError for images of another size.
         """
         if images.shape[1:] != (3, self.image_size, self.image_size):
-            raise ValueError(
-                f"images must be (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}"
-            )
+            raise ValueError(f"images must be (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}")
         logits: Tensor = self.layers(images)
         return logits.flatten()

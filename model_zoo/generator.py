@@ -28,9 +28,9 @@ def pyramid(images: Tensor, *, scales: int, resample: Resample) -> list[Tensor]:
             f"{scales} scales need a height and width that are multiples of {coarsest}, got {height}x{width}"
         )
     factors = [2**k for k in range(scales - 1, 0, -1)]
-    return [
-        F.interpolate(images, size=(height // f, width // f), mode=resample, antialias=True) for f in factors
-    ] + [images]
+    return [F.interpolate(images, size=(height // f, width // f), mode=resample, antialias=True) for f in factors] + [
+        images
+    ]
 
 
 def gradient(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,7 @@ class Generator(nn.Module):
         _check_one_of("resample", resample, get_args(Resample))
         least_width = 2 * _CHANNELS if initialisation == "identity" else 1
         if width < least_width:
-            raise ValueError(
-                f"width must be at least {least_width} with {initialisation} initialisation, got {width}"
-            )
+            raise ValueError(f"width must be at least {least_width} with {initialisation} initialisation, got {width}")
         if blocks < 1:
             raise ValueError(f"blocks must be at least 1, got {blocks}")
 
@@ -148,9 +146,7 @@ class Generator(nn.Module):
         restored = self._restore({"image": levels}, ["image"])
         return restored["image"][-1]
 
-    def all_scales(
-        self, levels: list[Tensor], structures: list[Tensor] | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def all_scales(self, levels: list[Tensor], structures: list[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
         """Restored images and restored structure maps at every scale, coarse to fine: what training uses.
 
         levels: ``pyramid(blurred)``, (B, 3, H, W) each.
@@ -164,9 +160,7 @@ class Generator(nn.Module):
         inputs = {task: inputs[task] for task in self._own_pass}
         for task, maps in inputs.items():
             if len(maps) != self.scales:
-                raise ValueError(
-                    f"the {task} task needs {self.scales} levels, one per scale, got {len(maps)}"
-                )
+                raise ValueError(f"the {task} task needs {self.scales} levels, one per scale, got {len(maps)}")
         outputs = self._restore(inputs, list(self._source))
         return outputs["image"], outputs.get("structure", [])
 
@@ -174,9 +168,7 @@ class Generator(nn.Module):
         outputs: dict[str, list[Tensor]] = {task: [] for task in tasks}
         for scale in range(self.scales):
             pairs = [
-                torch.cat(
-                    [self.upsamplers[task](outputs[task][-1]) if scale else maps[0], maps[scale]], dim=1
-                )
+                torch.cat([self.upsamplers[task](outputs[task][-1]) if scale else maps[0], maps[scale]], dim=1)
                 for task, maps in inputs.items()
             ]
             # One trunk call for all tasks; only the batch dimension is joined and split.

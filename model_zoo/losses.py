@@ -18,9 +18,7 @@ def l1_over_scales(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
     return _sum([F.l1_loss(output, target) for output, target in zip(outputs, targets, strict=True)])
 
 
-def perceptual_loss(
-    features: Callable[[Tensor], list[Tensor]], outputs: list[Tensor], targets: list[Tensor]
-) -> Tensor:
+def perceptual_loss(features: Callable[[Tensor], list[Tensor]], outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
     """Mean squared error of each layer's features, summed over layers and scales.
 
     features: images -> one tensor per layer, as ``perceptual.VGGFeatures``. outputs, targets: (B, 3, H, W) in

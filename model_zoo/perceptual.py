@@ -62,8 +62,7 @@ class VGGFeatures(nn.Module):
         """
         if min(images.shape[-2:]) < _SMALLEST_SIDE:
             raise ValueError(
-                f"images must be at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}, "
-                f"got {images.shape[-2]}x{images.shape[-1]}"
+                f"images must be at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}, got {images.shape[-2]}x{images.shape[-1]}"
             )
         x = (images - self.mean) / self.std
         features = []

@@ -36,8 +36,7 @@ def aligned_psnr(restored: Tensor, sharp: Tensor, *, max_shift: int) -> Tensor:
     height, width = (side - 2 * max_shift for side in sharp.shape[-2:])
     if max_shift < 0 or min(height, width) < 1:
         raise ValueError(
-            f"max_shift must be at least 0 and below half of {sharp.shape[-2]}x{sharp.shape[-1]}, "
-            f"got {max_shift}"
+            f"max_shift must be at least 0 and below half of {sharp.shape[-2]}x{sharp.shape[-1]}, got {max_shift}"
         )
     core = _crop(sharp, max_shift, max_shift, height, width)
     shifts = range(2 * max_shift + 1)

@@ -64,7 +64,11 @@ def launch(request: Request) -> int:
 
     def study_on(data: DeblurData, backbone_digest: str) -> Study:
         changed = f" Changed: {', '.join(request.assignments)}." if request.assignments else ""
-        return build(Inputs(config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=preset.caption + changed))
+        return build(
+            Inputs(
+                config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=preset.caption + changed
+            )
+        )
 
     if request.plan:
         print_plan(console, study_on(planned_data(config.data, tests), ""))
@@ -78,6 +82,8 @@ def launch(request: Request) -> int:
         study = study_on(data, assets.ASSETS[config.backbone].sha256[:16])
         if any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages()):
             assets.fetch(config.backbone, cache)
+        for note in data.notes:
+            console.print(escape(note), highlight=False)
         tracker = _tracker(request, study, data, uri)
         settings = Settings(
             cache=cache,
@@ -105,7 +111,10 @@ def _run(
         with progress:
             engine.run(sweep)
     finally:
-        sweep.stop()
+        interrupted = sweep.stop()
+    if interrupted:
+        console.print("Interrupted. The same command goes on from the last checkpoints.")
+        return 130
     return _summary(console, sweep)
 
 

@@ -1,6 +1,6 @@
 """Stages, rows and studies: what is trained, in which order, and the key that tells when it is done.
 
-Nothing here knows what is being restored: a study brings its configs, and a config brings its learner (`sweeps.learner`).
+Nothing here knows what is being restored: a study brings its configs, and they bring their learners (`sweeps.learner`).
 """
 
 import hashlib

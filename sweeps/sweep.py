@@ -123,10 +123,11 @@ class Sweep:
         shutil.rmtree(folder)
         self._become(stage, State.DONE)
 
-    def stop(self) -> None:
-        """Close what is still open: the sweep was interrupted."""
+    def stop(self) -> bool:
+        """Close what is still open; True if anything was, or waits: the sweep was interrupted."""
         for key in self._in(State.RUNNING):
             self._tracker.end(self.stages[key], None, None)
+        return any(state in (State.RUNNING, State.WAITING) for state in self.states.values())
 
     def failed(self) -> list[Stage]:
         """Stages that failed."""

@@ -1,4 +1,4 @@
-"""What a person types, run as they would run it: exit codes, one clear line, and nothing written where nothing should be."""
+"""What a person types, run as they would: exit codes, one clear line, nothing written where nothing should be."""
 
 import os
 import subprocess
@@ -94,7 +94,10 @@ def test_another_package_in_the_way_is_named(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "total"),
-    [([], "5 stages, 400,000 iterations in place of 750,000"), (["--seeds", "3"], "15 stages, 1,200,000 iterations in place of 2,250,000")],
+    [
+        ([], "5 stages, 400,000 iterations in place of 750,000"),
+        (["--seeds", "3"], "15 stages, 1,200,000 iterations in place of 2,250,000"),
+    ],
 )
 def test_a_plan_prints_the_tree_and_writes_nothing(arguments, total, tmp_path):
     environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}

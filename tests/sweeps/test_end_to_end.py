@@ -139,7 +139,9 @@ def test_per_image_metrics_and_strips(by_stage, client, tmp_path):
         with Image.open(strip) as image:
             assert image.size == (3 * 32, 32)
     restored = [
-        Path(client.download_artifacts(by_stage[name].info.run_id, record.strip_file("Made up", 0), str(tmp_path))).read_bytes()
+        Path(
+            client.download_artifacts(by_stage[name].info.run_id, record.strip_file("Made up", 0), str(tmp_path))
+        ).read_bytes()
         for name in ("blurred input", "multi-task · +adversarial")
     ]
     assert restored[0] != restored[1]
@@ -151,7 +153,11 @@ def test_nothing_of_a_finished_stage_is_left_outside_the_store(swept):
 
 def test_the_model_in_the_store_loads_and_restores_a_photo(swept, cache, by_stage, client, faces_folder, tmp_path):
     runs, _ = swept
-    folder = Path(client.get_logged_model(by_stage["multi-task · content"].outputs.model_outputs[0].model_id).artifact_location.removeprefix("file://"))
+    folder = Path(
+        client.get_logged_model(
+            by_stage["multi-task · content"].outputs.model_outputs[0].model_id
+        ).artifact_location.removeprefix("file://")
+    )
     assert {path.name for path in folder.iterdir()} >= {WEIGHTS, STATE, "config.json"}
     assert load_state(folder / STATE)["stage"] == by_stage["multi-task · content"].data.tags[record.TAG_STAGE_KEY]
     assert load_restorer(folder).scales == 2

@@ -94,7 +94,7 @@ def test_the_longest_chain_starts_first(tiny_study, tmp_path):
 
 
 def test_a_failed_stage_skips_its_descendants_and_nothing_else(tiny_study, tmp_path):
-    tracker, sweep = make(tiny_study, tmp_path)
+    _tracker, sweep = make(tiny_study, tmp_path)
     state = sweep()
     job = state.take()
     state.complete(job.stage.key, failure="NonFiniteLossError: loss/total is nan")
@@ -116,7 +116,7 @@ def test_a_stage_that_raises_is_failed_and_the_others_go_on(tiny_study, settings
         if not row.name.startswith("loss-")
     )
     study = replace(tiny_study, rows=rows)
-    tracker, sweep = make(study, tmp_path)
+    _tracker, sweep = make(study, tmp_path)
     state = sweep(study)
     InProcessEngine(settings).run(state)
     assert [stage.name for stage in state.failed()] == ["multi-task · content"]
@@ -127,7 +127,7 @@ def test_an_interrupted_sweep_closes_its_open_runs(tiny_study, tmp_path):
     tracker, sweep = make(tiny_study, tmp_path)
     state = sweep()
     state.take()
-    state.stop()
+    assert state.stop()
     assert tracker.events == [("start", "multi-task · content"), ("stopped", "multi-task · content")]
 
 
@@ -147,7 +147,7 @@ def test_a_new_test_set_is_evaluated_on_finished_stages_without_training(tiny_st
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_no_order_of_completion_loses_a_stage(tiny_study, tmp_path, order):
     """Stages that run at once may end in any order."""
-    tracker, sweep = make(tiny_study, tmp_path)
+    _tracker, sweep = make(tiny_study, tmp_path)
     state = sweep()
     live, taken = [], 0
     while not state.over() or live:
