@@ -27,13 +27,14 @@ def main(
     tracking_uri: str | None,
 ) -> int:
     """Restore PHOTO with a trained row and write the result as PNG."""
-    from sweeps.deblurring.restore import load_restorer, restore_photo
+    from sweeps.deblurring.restore import load_restorer, open_photo, restore_photo
     from sweeps.tracking import find_model_folder
 
+    image = open_photo(photo)
     uri = cli.tracking_uri(tracking_uri, runs)
     folder = find_model_folder(uri, study=study, preset=preset, row=row, seed=seed, downloads=runs / "downloads")
     target = out or Path(f"{photo.stem}.{row}.png")
-    restore_photo(load_restorer(folder), photo).save(target, format="PNG")
+    restore_photo(load_restorer(folder), image).save(target, format="PNG")
     click.echo(f"wrote {target}")
     return 0
 

@@ -77,7 +77,6 @@ def launch(request: Request) -> int:
     cache = cli.cache_folder()
     with _only_driver(request.runs):
         uri = cli.tracking_uri(request.tracking_uri, request.runs)
-        _connect(uri)  # before the data are prepared: a store that can't be reached is known at once
         data = prepare_data(config.data, train=request.train_faces, tests=tests, cache=cache, tell=_teller(console))
         study = study_on(data, assets.ASSETS[config.backbone].sha256[:16])
         if any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages()):
@@ -200,12 +199,6 @@ def resolve_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device must be a device that PyTorch finds here (cpu, auto), got cuda")
     return name
-
-
-def _connect(uri: str) -> None:
-    from sweeps.tracking import connect
-
-    connect(uri)
 
 
 def _tracker(request: Request, study: Study, data: DeblurData, uri: str) -> "MLflowTracker":

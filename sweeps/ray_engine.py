@@ -46,6 +46,7 @@ def start_ray(folder: Path) -> str | None:
     """Start a local Ray and return the dashboard's address, without `http://`."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     context = ray.init(
+        address="local",  # never another Ray that happens to run on this machine
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         log_to_driver=False,

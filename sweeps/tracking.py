@@ -10,11 +10,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-os.environ.update(MLFLOW_DISABLE_TELEMETRY="true")
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY="true",
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+)
 # A server that does not answer is an error in seconds, not after minutes of retries.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -72,9 +77,10 @@ class MLflowRun:
         if urlparse(location).scheme in ("", "file"):
             return Path(url2pathname(urlparse(location).path))
         folder = self._downloads / self.model_id
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / STATE).exists():
-            mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(folder))
+        if not folder.exists():
+            self._downloads.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._downloads) as partial:
+                os.replace(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=partial), folder)
         return folder
 
     def state_file(self) -> Path:
@@ -211,17 +217,20 @@ class MLflowTracker:
         return str(self._client.create_experiment(name, artifact_location=location))
 
 
-def connect(uri: str) -> MlflowClient:
+def connect(uri: str, *, create: bool = True) -> MlflowClient:
     """A client of the store; a new SQLite store gets its tables here, before anything else touches it.
 
     Raises:
-        ValueError: the store can't be reached.
+        ValueError: the store can't be reached, or (`create` False) there is none yet.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri)
     try:
+        if uri.startswith("sqlite:///"):
+            file = Path(uri.removeprefix("sqlite:///"))
+            if not create and not file.exists():
+                raise FileNotFoundError("no such file; run a sweep first")
+            file.parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
         reason = str(error).splitlines()[0][:200]
@@ -244,7 +253,7 @@ def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, see
     Raises:
         ValueError: no such sweep, row or seed, or the row is not trained yet.
     """
-    client = connect(uri)
+    client = connect(uri, create=False)
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
         raise ValueError(f"the study must be one that was swept (python -m sweeps.ablation), got {study!r}")

@@ -25,17 +25,13 @@ def load_restorer(folder: Path) -> Generator:
 
 
 @torch.inference_mode()
-def restore_photo(generator: Generator, photo: Path) -> Image.Image:
-    """Restore an image of any size.
+def restore_photo(generator: Generator, photo: Image.Image) -> Image.Image:
+    """Restore an RGB image of any size.
 
     The network has seen faces of its training size that fill the frame; a photo is best cropped to the face and
     brought to that size first.
-
-    Raises:
-        ValueError: the file is not a readable image.
-        FileNotFoundError: there is no such file.
     """
-    pixels = torch.from_numpy(np.array(_open(photo))).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[-2:]
     multiple = 2 ** (generator.scales - 1)
     padded = pad(pixels, (0, -width % multiple, 0, -height % multiple), mode="replicate")
@@ -43,7 +39,13 @@ def restore_photo(generator: Generator, photo: Path) -> Image.Image:
     return Image.fromarray((restored * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
-def _open(photo: Path) -> Image.Image:
+def open_photo(photo: Path) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        ValueError: the file is not a readable image.
+        FileNotFoundError: there is no such file.
+    """
     if not photo.is_file():
         raise FileNotFoundError(f"PHOTO must be an image file, got {photo}, which does not exist")
     try:

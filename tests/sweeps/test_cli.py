@@ -72,10 +72,19 @@ def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
     assert_one_line(with_faces(tmp_path / "broken"), "broken")
 
 
-def test_a_tracking_store_that_cannot_be_reached(runs, tmp_path):
-    cache = {"WHETSTONE_CACHE": str(tmp_path / "cache")}
-    for uri in ("http://127.0.0.1:1", "nothing://here", "sqlite:////proc/nowhere/mlflow.db"):
-        assert_one_line(ablation("--tracking-uri", uri, "--runs", runs, **cache), uri)
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "nothing://here", "sqlite:////proc/nowhere/mlflow.db"])
+def test_a_tracking_store_that_cannot_be_reached(uri, faces_folder, cache, runs):
+    faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
+    small = [f"--set=data.{name}" for name in ("test_faces=4", "validation_faces=4", "kernels_per_size=4")]
+    done = ablation("--tracking-uri", uri, "--runs", runs, *faces, *small, WHETSTONE_CACHE=str(cache))
+    assert_one_line(done, uri)
+
+
+def test_a_store_that_does_not_exist_is_not_made_by_reading(runs, faces_folder):
+    photo = next(faces_folder.iterdir())
+    assert_one_line(python("-m", "sweeps.deblur", photo, "--runs", runs), "run a sweep first")
+    assert_one_line(python("-m", "sweeps.deblur", "nowhere.png", "--runs", runs), "nowhere.png")
+    assert not runs.exists()
 
 
 def test_an_asset_that_cannot_be_had(runs, tmp_path):
