@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STUDY ?= tables
+RUNS ?= runs
 INSTALLED := $(VENV)/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
@@ -11,15 +13,16 @@ export RAY_USAGE_STATS_ENABLED := 0
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-ablation: $(INSTALLED)  ## Train the quick preset of Tables 1 and 2 and print them (ARGS="..." for other options)
-	$(BIN)/python -m sweeps.ablation $(ARGS)
-	$(BIN)/python -m analysis report
+ablation: $(INSTALLED)  ## Train Tables 1 and 2 (quick preset) and print them; STUDY=controls, RUNS=dir, ARGS="--seeds 3"
+	@status=0; $(BIN)/python -m sweeps.ablation $(STUDY) --runs $(RUNS) $(ARGS) || status=$$?; \
+	if [ $$status -le 1 ]; then $(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS) || status=$$?; fi; \
+	exit $$status
 
-report: $(INSTALLED)  ## Print the tables of the last sweep and write them to runs/report
-	$(BIN)/python -m analysis report
+report: $(INSTALLED)  ## Print the tables of the last sweep and write them to RUNS/report
+	$(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS)
 
 ui: $(INSTALLED)  ## MLflow's pages on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///runs/mlflow.db
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RUNS)/mlflow.db
 
 test: $(INSTALLED)  ## The whole test suite
 	$(BIN)/python -m pytest

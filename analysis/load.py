@@ -15,8 +15,6 @@ from urllib.parse import quote, unquote
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Experiment, Run
@@ -42,31 +40,13 @@ class StageRun:
     def strips(self, test: str) -> list[bytes]:
         """PNG files (degraded | restored | truth) of a test set's fixed images, in order; maybe none."""
         folder = dirname(record.strip_file(test, 0))
-        if not self._list(folder):
+        if not list_artifacts(run_id=self.run_id, artifact_path=folder, tracking_uri=self.tracking_uri):
             return []
         with TemporaryDirectory() as local:
-            return [file.read_bytes() for file in sorted(Path(self._download(folder, local)).iterdir())]
-
-    def per_image(self, test: str) -> pa.Table:
-        """Per-image metrics of one test set: columns `image`, `condition` and one per metric.
-
-        Raises:
-            FileNotFoundError: the run has no such file.
-        """
-        path = record.per_image_file(test)
-        if path not in self._list(dirname(path)):
-            raise FileNotFoundError(f"run {self.run_id} has no artifact {path}")
-        with TemporaryDirectory() as local:
-            return pq.read_table(self._download(path, local))
-
-    def _list(self, folder: str) -> list[str]:
-        found = list_artifacts(run_id=self.run_id, artifact_path=folder, tracking_uri=self.tracking_uri)
-        return [file.path for file in found]
-
-    def _download(self, path: str, local: str) -> str:
-        return download_artifacts(
-            run_id=self.run_id, artifact_path=path, dst_path=local, tracking_uri=self.tracking_uri
-        )
+            files = download_artifacts(
+                run_id=self.run_id, artifact_path=folder, dst_path=local, tracking_uri=self.tracking_uri
+            )
+            return [file.read_bytes() for file in sorted(Path(files).iterdir())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +91,7 @@ def load_sweep(client: MlflowClient, study: str, preset: str | None = None) -> S
     then a running one, then the newest.
 
     Raises:
-        ValueError: the store has no such study, or the study no sweep of that preset.
+        ValueError: the store has no such study, or the study no sweep of that preset; a run is of another schema.
     """
     experiments = _experiments(client)
     studies = {found.name: found for found in experiments if record.TAG_LATEST_PRESET in found.tags}
@@ -163,6 +143,9 @@ def _stage_run(client: MlflowClient, experiment_ids: list[str], key: str) -> Sta
     if not found:
         return None
     run = max(found, key=_preference)
+    schema = run.data.tags.get(record.TAG_SCHEMA, "none")
+    if schema != record.SCHEMA:
+        raise ValueError(f"run must be of schema {record.SCHEMA}, got schema {schema} in run {run.info.run_id}")
     return StageRun(
         run_id=run.info.run_id,
         status=run.info.status,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis.load import FINISHED, StageRun, Sweep
-from analysis.tables import COMPLETE, Cell, Row, Table, line_name
+from analysis.tables import COMPLETE, Cell, Row, Table, line_name, status_on
 from sweeps import record
 from sweeps.record import Metric
 
@@ -226,11 +226,12 @@ def _named_runs(sweep: Sweep) -> list[NamedRun]:
 
 
 def _strips(sweep: Sweep, test: str) -> list[tuple[NamedRun, list[str]]]:
-    """For each line of the tables the image strips of its first finished seed, as data URIs."""
+    """For each line of the tables the image strips of its first seed with numbers on the test set, as data URIs."""
     found = []
     shown: set[str] = set()
     for named in _named_runs(sweep):
-        if named.run and named.run.status == FINISHED and not shown.issuperset(named.lines):
+        complete = status_on(sweep, named.run, test) == COMPLETE
+        if named.run and complete and not shown.issuperset(named.lines):
             shown.update(named.lines)
             images = [f"data:image/png;base64,{b64encode(png).decode()}" for png in named.run.strips(test)]
             found.append((named, images))
@@ -238,18 +239,19 @@ def _strips(sweep: Sweep, test: str) -> list[tuple[NamedRun, list[str]]]:
 
 
 def _facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """What the finished runs were made of: distinct values of each provenance tag, by name."""
+    """What the sweep asked for, and what its finished runs were made of: distinct values of each tag, by name."""
     runs = [named.run.tags for named in _named_runs(sweep) if named.run and named.run.status == FINISHED]
     data = sorted({tag for tags in runs for tag in tags if tag.startswith(record.TAG_DATA_PREFIX)})
     named_tags = {
         "Code digest": record.TAG_CODE_DIGEST,
-        **{f"Protocol of {test}": record.protocol_tag(test) for test in sweep.record.tests},
+        "Hardware": record.TAG_HARDWARE,
         **{f"Data digest of {tag.removeprefix(record.TAG_DATA_PREFIX)}": tag for tag in data},
     }
     return [
         ("Study", sweep.record.study),
         ("Preset", sweep.record.preset),
         ("Seeds", ", ".join(map(str, sweep.record.seeds))),
+        *((f"Protocol of {test}", sweep.record.fingerprints[test]) for test in sweep.record.tests),
         ("Commit", _distinct(_commit(tags) for tags in runs)),
         *((name, _distinct(tags.get(tag, "") for tags in runs)) for name, tag in named_tags.items()),
     ]

@@ -193,7 +193,7 @@ ASSETS = {
             licence=CELEBA_LICENCE,
             suffix="",
             unpack=unpack_faces,
-            instead="name your own folder of faces with --train-faces DIR",
+            instead="name your own folders of faces with --train-faces DIR and --test-faces NAME=DIR",
         ),
         Asset(
             name="vgg16",

@@ -41,11 +41,12 @@ def split_faces(faces: FaceSet, *, counts: Mapping[str, int], seed: int = 0) -> 
 def without_overlap(train: FaceSet, held_out: Sequence[FaceSet]) -> tuple[FaceSet, int]:
     """`train` without the faces whose pixels or identity are in a held-out set.
 
-    Returns the remaining faces and how many were dropped. Pixels are compared exactly and at the sets' own
-    size: a re-compressed copy of a picture is another picture.
+    Returns the remaining faces and how many were dropped. Only identities that mean the same in every set
+    ("celeba/2880") are compared: two folders may both have a "001". Pixels are compared exactly and at the
+    sets' own size: a re-compressed copy of a picture is another picture.
     """
     pixels = {digest for faces in held_out for digest in _pixel_digests(faces)}
-    people = {identity for faces in held_out for identity in faces.identities or ()}
+    people = {identity for faces in held_out for identity in faces.identities or () if "/" in identity}
     identities = train.identities or (None,) * len(train)
     kept = [
         index

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 Resample = Literal["bicubic", "bilinear"]
 StructureInput = Literal["both", "sum", "random", "shared"]
 Initialisation = Literal["default", "identity"]
+IDENTITY_WIDTH = 6
+"""Channels that carry an image through the identity: three of each sign."""
 
 _CHANNELS = 3  # of an image, and of its gradient
 
@@ -102,7 +104,7 @@ class Generator(nn.Module):
         _check_one_of("structure_input", structure_input, get_args(StructureInput))
         _check_one_of("initialisation", initialisation, get_args(Initialisation))
         _check_one_of("resample", resample, get_args(Resample))
-        least_width = 2 * _CHANNELS if initialisation == "identity" else 1
+        least_width = IDENTITY_WIDTH if initialisation == "identity" else 1
         if width < least_width:
             raise ValueError(f"width must be at least {least_width} with {initialisation} initialisation, got {width}")
         if blocks < 1:

@@ -24,13 +24,15 @@ from sweeps import cli
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="As generator.width=32; repeatable.")
 @click.option("--engine", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--cpus-per-trial", default=1, show_default=True, type=click.IntRange(1), help="Also a trial's threads.")
+@click.option(
+    "--cpus-per-trial",
+    type=click.IntRange(1),
+    help="Also a trial's threads. Default: the cores, shared out over the stages that can run at once.",
+)
 @click.option(
     "--gpus-per-trial",
-    default=1.0,
-    show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="May be a fraction.",
+    help="May be a fraction. Default: as many trials on a GPU as its memory allows.",
 )
 @click.option(
     "--runs",

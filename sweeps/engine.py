@@ -1,10 +1,14 @@
 """Engines run the jobs of a sweep. This one runs them one after another in the driver's own process."""
 
+import os
+import traceback
 from functools import partial
 from typing import Protocol
 
 from sweeps.sweep import Sweep
-from sweeps.train import Settings, train_stage
+from sweeps.train import Job, Report, Settings, train_stage
+
+TRACEBACK = "error.txt"
 
 
 class Engine(Protocol):
@@ -24,14 +28,22 @@ class InProcessEngine:
         """Run each job as soon as it can start; a stage that raises is failed, the others go on."""
         while job := sweep.take():
             key = job.stage.key
-            try:
-                train_stage(job, self._settings, partial(sweep.report, key))
-            except Exception as error:
-                sweep.complete(key, failure=describe(error))
-            else:
-                sweep.complete(key)
+            sweep.complete(key, failure=attempt(job, self._settings, partial(sweep.report, key)))
 
 
-def describe(error: Exception) -> str:
-    """One line that says why a stage failed."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def attempt(job: Job, settings: Settings, report: Report) -> str | None:
+    """Train a stage; None, or one line that says why it failed and where the traceback is.
+
+    Under WHETSTONE_DEBUG=1 the exception goes through, for a debugger.
+    """
+    try:
+        train_stage(job, settings, report)
+    except Exception as error:
+        if os.environ.get("WHETSTONE_DEBUG"):
+            raise
+        job.folder.mkdir(parents=True, exist_ok=True)
+        file = job.folder / TRACEBACK
+        file.write_text(traceback.format_exc())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{reason[:500]} (traceback: {file})"
+    return None

@@ -1,6 +1,7 @@
 """From a request (what a person typed) to a sweep that ran: data, study, store, engine, and what is said meanwhile."""
 
 import fcntl
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sweeps.engine import Engine, InProcessEngine
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
+from sweeps.provenance import Provenance, code_digest, git_state
+from sweeps.resources import Resources, resolve_device, share_out
 from sweeps.stages import Stage, Study
 from sweeps.studies import STUDIES, Inputs, describe
 from sweeps.sweep import Sweep
@@ -42,8 +45,8 @@ class Request:
     assignments: tuple[str, ...]
     engine: str
     device: str
-    cpus_per_trial: int
-    gpus_per_trial: float
+    cpus_per_trial: int | None
+    gpus_per_trial: float | None
     runs: Path
     tracking_uri: str | None
 
@@ -83,29 +86,34 @@ def launch(request: Request) -> int:
             assets.fetch(config.backbone, cache)
         for note in data.notes:
             console.print(escape(note), highlight=False)
-        tracker = _tracker(request, study, data, uri)
+        resources = share_out(
+            study.stages(),
+            device=device,
+            cpus=request.cpus_per_trial,
+            gpus=request.gpus_per_trial,
+            one_at_a_time=request.engine == "in-process",
+        )
         settings = Settings(
             cache=cache,
             device=device,
-            threads=request.cpus_per_trial,
+            threads=resources.cpus,
             log_every=preset.log_every,
             validate_every=preset.validate_every,
             checkpoint_every=preset.checkpoint_every,
         )
+        tracker = _tracker(request, study, data, settings, uri)
+        tracker.close_abandoned([stage.key for stage in study.stages()])
         tracker.publish(describe(study, request.preset, seeds))
-        return _run(console, request, study, tracker, settings, uri)
+        _say_where(console, request, uri)
+        progress = Progress(console, study.stages())
+        sweep = Sweep(study, tracker, progress, request.runs / "stages")
+        if sweep.over():
+            console.print(f"Nothing to train: all {len(sweep.stages)} stages are in the store already.")
+            return 0
+        return _run(console, sweep, progress, _engine(console, request, settings, resources))
 
 
-def _run(
-    console: Console, request: Request, study: Study, tracker: "MLflowTracker", settings: Settings, uri: str
-) -> int:
-    progress = Progress(console, study.stages())
-    sweep = Sweep(study, tracker, progress, request.runs / "stages")
-    _say_where(console, request, uri)
-    if sweep.over():
-        console.print(f"Nothing to train: all {len(sweep.stages)} stages are in the store already.")
-        return 0
-    engine = _engine(console, request, settings)
+def _run(console: Console, sweep: Sweep, progress: Progress, engine: Engine) -> int:
     try:
         with progress:
             engine.run(sweep)
@@ -117,14 +125,11 @@ def _run(
     return _summary(console, sweep)
 
 
-def _engine(console: Console, request: Request, settings: Settings) -> Engine:
+def _engine(console: Console, request: Request, settings: Settings, resources: Resources) -> Engine:
     if request.engine == "in-process":
         return InProcessEngine(settings)
     from sweeps import ray_engine
 
-    resources = ray_engine.Resources(
-        cpus=request.cpus_per_trial, gpus=request.gpus_per_trial if settings.device == "cuda" else 0.0
-    )
     address = ray_engine.start_ray(request.runs)
     if address:
         console.print(f"Ray dashboard   http://{address}   {ray_engine.token_hint()}", highlight=False)
@@ -133,7 +138,10 @@ def _engine(console: Console, request: Request, settings: Settings) -> Engine:
 
 def _say_where(console: Console, request: Request, uri: str) -> None:
     console.print(f"MLflow store    {escape(uri)}", highlight=False, soft_wrap=True)
-    console.print("MLflow UI       `make ui`, then http://127.0.0.1:5000", highlight=False)
+    if uri == cli.tracking_uri(None, cli.DEFAULT_RUNS):
+        console.print("MLflow UI       `make ui`, then http://127.0.0.1:5000", highlight=False)
+    elif uri.startswith("sqlite"):
+        console.print(f"MLflow UI       mlflow ui --backend-store-uri {escape(uri)}", highlight=False, soft_wrap=True)
     console.print(f"Everything else {escape(str(request.runs.resolve()))}", highlight=False, soft_wrap=True)
 
 
@@ -188,23 +196,11 @@ def _require_effect(build: Callable[[Inputs], Study], preset: Preset, request: R
             )
 
 
-def resolve_device(name: str) -> str:
-    """The device a person means.
-
-    Raises:
-        ValueError: cuda was asked for and there is none.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device must be a device that PyTorch finds here (cpu, auto), got cuda")
-    return name
-
-
-def _tracker(request: Request, study: Study, data: DeblurData, uri: str) -> "MLflowTracker":
-    from sweeps.provenance import Provenance
+def _tracker(request: Request, study: Study, data: DeblurData, settings: Settings, uri: str) -> "MLflowTracker":
     from sweeps.tracking import MLflowTracker
 
+    commit, dirty = git_state()
+    on_gpu = settings.device == "cuda"
     return MLflowTracker(
         uri=uri,
         artifacts=request.runs / "artifacts",
@@ -214,6 +210,11 @@ def _tracker(request: Request, study: Study, data: DeblurData, uri: str) -> "MLf
             preset=request.preset,
             data=data.names,
             fingerprints={test.name: test.fingerprint for test in study.tests},
+            owner=f"{platform.node()}:{request.runs.resolve()}",
+            hardware=torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {settings.threads} threads",
+            commit=commit,
+            dirty=dirty,
+            code=code_digest(),
         ),
         downloads=request.runs / "downloads",
     )

@@ -12,28 +12,38 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What every run of a sweep has in common.
+    """What every run of a sweep has in common, taken once at its start.
 
     `data` maps a data set's role and name ("train celeba-sample") to its digest; `fingerprints` a test set to its
-    protocol's.
+    protocol's; `owner` tells one driver's open runs from another's; `hardware` says what computes.
     """
 
     study: str
     preset: str
     data: dict[str, str]
     fingerprints: dict[str, str]
+    owner: str
+    hardware: str
+    commit: str
+    dirty: bool
+    code: str
 
     def tags(self) -> dict[str, str]:
-        """MLflow tags."""
-        commit, dirty = git_state()
+        """MLflow tags of a new run."""
         return {
             record.TAG_STUDY: self.study,
             record.TAG_PRESET: self.preset,
-            record.TAG_COMMIT: commit,
-            record.TAG_DIRTY: str(dirty).lower(),
-            record.TAG_CODE_DIGEST: code_digest(),
-            **{record.TAG_DATA_PREFIX + name: digest for name, digest in self.data.items()},
+            record.TAG_OWNER: self.owner,
+            record.TAG_HARDWARE: self.hardware,
+            record.TAG_COMMIT: self.commit,
+            record.TAG_DIRTY: str(self.dirty).lower(),
+            record.TAG_CODE_DIGEST: self.code,
+            **self.data_tags(),
         }
+
+    def data_tags(self) -> dict[str, str]:
+        """The tags with the digests of data."""
+        return {record.TAG_DATA_PREFIX + name: digest for name, digest in self.data.items()}
 
 
 def git_state() -> tuple[str, bool]:

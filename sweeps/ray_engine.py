@@ -8,7 +8,6 @@ stage's own checkpoints, so no Tune state is ever restored.
 import logging
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,13 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from sweeps.engine import describe
+from sweeps.engine import attempt
+from sweeps.resources import Resources
 from sweeps.sweep import State, Sweep
-from sweeps.train import Job, Settings, train_stage
+from sweeps.train import Job, Settings
 
 RESTARTS = 3
 """How often a trial whose worker died is started again, from the stage's last checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What each trial is given: processors, and a share of a GPU."""
-
-    cpus: int = 1
-    gpus: float = 0.0
 
 
 def start_ray(folder: Path) -> str | None:
@@ -78,10 +70,18 @@ class RayEngine:
         self._settings, self._resources, self._folder = settings, resources, folder
 
     def run(self, sweep: Sweep) -> None:
-        """Run all jobs; a stage that raises is failed, the others go on."""
-        if sweep.over():
-            return
-        share = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
+        """Run all jobs; a stage that raises is failed, the others go on.
+
+        Raises:
+            ValueError: not one trial fits.
+        """
+        share = {"CPU": float(self._resources.cpus), "GPU": self._resources.gpus}
+        if not _places(share):
+            total = {name: ray.cluster_resources().get(name, 0.0) for name in share}
+            raise ValueError(
+                f"--cpus-per-trial and --gpus-per-trial must fit into {total['CPU']:g} CPUs and {total['GPU']:g} GPUs, "
+                f"got {share['CPU']:g} and {share['GPU']:g}"
+            )
         trainable = tune.with_resources(tune.with_parameters(stage_trial, settings=self._settings), share)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune's advice on metrics and schedulers that are not in use
@@ -113,16 +113,18 @@ def stage_trial(config: dict[str, Any], settings: Settings) -> None:
         tune.report({"step": step, "points": metrics})
 
     print(f"{job.stage.title}: stage key {job.stage.key}", flush=True)
-    try:
-        train_stage(job, settings, report)
-    except Exception as error:
-        tune.report({"failure": describe(error)})
-    else:
-        tune.report({"failure": ""})
+    tune.report({"failure": attempt(job, settings, report) or ""})
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["stage"])
+
+
+def _places(share: dict[str, float]) -> int:
+    """How many trials the cluster holds at once."""
+    total = ray.cluster_resources()
+    fits = [total.get(name, 0.0) / need for name, need in share.items() if need]
+    return int(min(fits) + 1e-6)  # ten tenths of a GPU are ten
 
 
 class _StageSearcher(Searcher):
@@ -136,7 +138,7 @@ class _StageSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self._sweep.over():
             return Searcher.FINISHED
-        if len(self._live) >= self._places():
+        if len(self._live) >= _places(self._share):
             return None
         job = self._sweep.take()
         if job is None:
@@ -146,10 +148,6 @@ class _StageSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._live.discard(trial_id)
-
-    def _places(self) -> int:
-        total = ray.cluster_resources()
-        return int(min(total.get(name, 0) // need for name, need in self._share.items() if need))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep: the store says which stages are done."""

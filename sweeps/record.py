@@ -25,6 +25,8 @@ TAG_CODE_DIGEST = "whetstone.code_digest"
 TAG_DATA_PREFIX = "whetstone.data."
 TAG_PROTOCOL_PREFIX = "whetstone.protocol."
 TAG_FAILURE = "whetstone.failure"
+TAG_OWNER = "whetstone.owner"
+TAG_HARDWARE = "whetstone.hardware"
 
 # Experiment tags. A tag's value is short of 5,000 characters in every store, so a record is cut into chunks.
 TAG_LATEST_PRESET = "whetstone.latest_preset"
@@ -61,12 +63,11 @@ def protocol_tag(test: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric shown in tables: its name in the store, its label, decimals, and whether more is better."""
+    """A metric shown in tables: its name in the store, its label and decimals."""
 
     name: str
     label: str
     decimals: int
-    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class TableRecord:
 class SweepRecord:
     """What one sweep asked for.
 
+    `fingerprints` maps a test set to its protocol's fingerprint: a run with another one for that test set is stale.
     `comparable` says whether the data and the training are the published ones, so that a difference to a published
     number means something. `notes` are sentences that belong under every table (preset, data, licences).
     """
@@ -107,6 +109,7 @@ class SweepRecord:
     preset: str
     seeds: list[int]
     tests: list[str]
+    fingerprints: dict[str, str]
     metrics: list[Metric]
     tables: list[TableRecord]
     comparable: bool

@@ -6,7 +6,7 @@ A study is a function of a config, data and seeds. A row differs from another by
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sweeps.deblurring.config import BlurredStage, DataConfig, DeblurConfig, ScheduleConfig, TrainingStage
+from sweeps.deblurring.config import BlurredStage, DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData
 from sweeps.record import Metric, RowRecord, SweepRecord, TableRecord
 from sweeps.stages import Line, Row, Stage, Study, Table
@@ -88,6 +88,7 @@ def describe(study: Study, preset: str, seeds: Sequence[int]) -> SweepRecord:
         preset=preset,
         seeds=list(seeds),
         tests=[test.name for test in study.tests],
+        fingerprints={test.name: test.fingerprint for test in study.tests},
         metrics=list(study.metrics),
         tables=[
             TableRecord(
@@ -113,13 +114,14 @@ def describe(study: Study, preset: str, seeds: Sequence[int]) -> SweepRecord:
 
 
 def _study(name: str, inputs: Inputs, rows: tuple[Row, ...], tables: tuple[Table, ...]) -> Study:
+    published = DeblurConfig()  # but for the loss weights, which the paper does not give
     return Study(
         name=name,
         rows=rows,
         tests=inputs.data.tests,
         metrics=METRICS,
         tables=tables,
-        comparable=inputs.config.data == DataConfig() and inputs.config.schedule == ScheduleConfig(),
+        comparable=replace(inputs.config, losses=published.losses) == published,
         notes=(inputs.caption, SSIM_NOTE, *inputs.data.notes),
     )
 
@@ -161,7 +163,8 @@ def _content(inputs: Inputs, seed: int, *, scales: int, multi_task: bool) -> Sta
 
 
 def _blurred_row(inputs: Inputs) -> Row:
-    stage = Stage(name="blurred input", config=BlurredStage(), steps=0, seed=0)
+    fingerprints = tuple(test.fingerprint for test in inputs.data.tests)
+    stage = Stage(name="blurred input", config=BlurredStage(tests=fingerprints), steps=0, seed=0)
     return Row(name=BLURRED, stages=tuple(stage for _ in inputs.seeds))
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,15 +119,46 @@ class MLflowTracker:
         return find_run(self._client, stage.key, self._downloads)
 
     def start(self, stage: Stage, rows: list[str]) -> None:
-        """Open a run, go on with one that was left open, or (only evaluation is missing) with the finished one."""
-        run = _newest(self._client, stage.key, "FINISHED", "RUNNING", "KILLED")
+        """Open a run, or go on with the stage's own: left open by a killed driver, stopped, failed, or (where only
+        evaluation is missing) finished."""
+        run = self._own_run(stage)
         if run is None:
             run = self._create(stage, rows)
-        elif run.info.status == "KILLED":
-            self._client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            self._take_up(run)
         self._runs[stage.key] = run.info.run_id
         history = self._client.get_metric_history(run.info.run_id, "loss/total")
         self._logged_until[stage.key] = max((point.step for point in history), default=-1)
+
+    def _own_run(self, stage: Stage) -> Run | None:
+        runs = _runs_of(self._client, stage.key)
+        for status in ("FINISHED", "RUNNING", "KILLED", "FAILED"):
+            for run in runs:
+                # Another driver's open run is its own business.
+                if run.info.status == status and (
+                    status == "FINISHED" or run.data.tags.get(record.TAG_OWNER) == self._provenance.owner
+                ):
+                    return run
+        return None
+
+    def _take_up(self, run: Run) -> None:
+        run_id = run.info.run_id
+        if run.info.status in ("KILLED", "FAILED"):
+            self._client.update_run(run_id, status="RUNNING")
+        if record.TAG_FAILURE in run.data.tags:
+            self._client.delete_tag(run_id, record.TAG_FAILURE)
+        code = run.data.tags[record.TAG_CODE_DIGEST]
+        if self._provenance.code not in code.split("+"):
+            self._client.set_tag(run_id, record.TAG_CODE_DIGEST, f"{code}+{self._provenance.code}")
+        for tag, digest in self._provenance.data_tags().items():
+            self._client.set_tag(run_id, tag, digest)
+
+    def close_abandoned(self, keys: Collection[str]) -> None:
+        """Mark as stopped the runs that a killed driver of this folder left open, but for `keys`: those go on."""
+        mine = f"tags.`{record.TAG_OWNER}` = '{self._provenance.owner}' AND attributes.status = 'RUNNING'"
+        for run in self._client.search_runs(_experiments(self._client), mine):
+            if run.data.tags[record.TAG_STAGE_KEY] not in keys:
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
     def log(self, stage: Stage, step: int, metrics: dict[str, float]) -> None:
         """Add points at a global step; what a stage logged before it was resumed is not logged twice."""
@@ -142,7 +173,8 @@ class MLflowTracker:
         if result is None:
             if failure is not None:
                 self._client.set_tag(run_id, record.TAG_FAILURE, failure[:1000])
-            self._client.set_terminated(run_id, "KILLED" if failure is None else "FAILED")
+            if self._client.get_run(run_id).info.status != "FINISHED":  # what was trained stays trained
+                self._client.set_terminated(run_id, "KILLED" if failure is None else "FAILED")
             return
         metrics = json.loads((result / METRICS).read_text())
         for folder in (record.PER_IMAGE_FOLDER, record.STRIPS_FOLDER):
@@ -243,8 +275,8 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
 
 def find_run(client: MlflowClient, key: str, downloads: Path) -> MLflowRun | None:
     """The newest finished run of a stage key, in any experiment."""
-    run = _newest(client, key, "FINISHED")
-    return MLflowRun(client, run, downloads) if run else None
+    finished = [run for run in _runs_of(client, key) if run.info.status == "FINISHED"]
+    return MLflowRun(client, finished[0], downloads) if finished else None
 
 
 def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, seed: int, downloads: Path) -> Path:
@@ -274,17 +306,14 @@ def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, see
     return run.model_folder()
 
 
-def _newest(client: MlflowClient, key: str, *statuses: str) -> Run | None:
-    """The newest run of a stage in one of the statuses, the first status preferred."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(
-        experiments, f"tags.`{record.TAG_STAGE_KEY}` = '{key}'", order_by=["attributes.start_time DESC"]
-    )
-    for status in statuses:
-        for run in runs:
-            if run.info.status == status:
-                return run
-    return None
+def _runs_of(client: MlflowClient, key: str) -> list[Run]:
+    """All runs of a stage, in any experiment, the newest first."""
+    query = f"tags.`{record.TAG_STAGE_KEY}` = '{key}'"
+    return list(client.search_runs(_experiments(client), query, order_by=["attributes.start_time DESC"]))
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    return [experiment.experiment_id for experiment in client.search_experiments()]
 
 
 def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:

@@ -5,6 +5,7 @@ resumption in mid-stage, curves, a check for non-finite losses, evaluation at th
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -43,10 +44,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Else the first point after a resume would average fewer steps than in an undisturbed run.
-        if self.checkpoint_every % self.log_every:
-            raise ValueError(
-                f"checkpoint_every must be a multiple of log_every ({self.log_every}), got {self.checkpoint_every}"
-            )
+        for name in ("validate_every", "checkpoint_every"):
+            if (value := getattr(self, name)) % self.log_every:
+                raise ValueError(f"{name} must be a multiple of log_every ({self.log_every}), got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class Job:
         return self.folder / "result"
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite."""
+class NonFiniteError(RuntimeError):
+    """A loss or a metric became NaN or infinite."""
 
 
 Report = Callable[[int, dict[str, float]], None]
@@ -83,52 +83,60 @@ def train_stage(job: Job, settings: Settings, report: Report) -> None:
     On the CPU, with the same number of threads, an interrupted stage ends with the same bits as an undisturbed one.
 
     Raises:
-        NonFiniteLossError: naming the stage and the steps.
+        NonFiniteError: naming the stage and the steps; its checkpoints are removed, since they may be spoilt.
     """
     torch.set_num_threads(settings.threads)
     stage = job.stage
     learner = stage.config.learner(seed=stage.seed, device=torch.device(settings.device), cache=settings.cache)
-    step = _resume(job, learner, settings.device)
-    sums: dict[str, torch.Tensor] = {}
-    since = step
-    while step < stage.steps:
-        for name, value in learner.step().items():
-            sums[name] = sums[name] + value if name in sums else value
-        step += 1
-        last = step == stage.steps
-        metrics: dict[str, float] = {}
-        if step % settings.log_every == 0 or last:
-            metrics |= {f"loss/{name}": float(value) / (step - since) for name, value in sums.items()}
-            _require_finite(metrics, stage, since, step)
-            sums, since = {}, step
-        if step % settings.validate_every == 0 or last:
-            metrics |= {f"validation/{name}": value for name, value in learner.validate().items()}
-        if step % settings.checkpoint_every == 0 or last:
-            _write_checkpoint(job, learner, step)
-        if metrics:
+    try:
+        step = _resume(job, learner)
+        while step < stage.steps:
+            since, step = step, min(step + settings.log_every, stage.steps)
+            metrics = _mean_losses(learner, step - since)
+            if step % settings.validate_every == 0 or step == stage.steps:
+                metrics |= {f"validation/{name}": value for name, value in learner.validate().items()}
+            _require_finite(metrics, f"{stage.title}, steps {since + 1} to {step}")
+            # Before the checkpoint: after a kill between the two a point is reported twice, not never.
             report(stage.first_step + step, metrics)
-    _write_result(job, learner)
+            if step % settings.checkpoint_every == 0 or step == stage.steps:
+                _write_checkpoint(job, learner, step)
+        _write_result(job, learner)
+    except NonFiniteError:
+        for checkpoint in checkpoints(job.folder):
+            checkpoint.unlink()
+        raise
 
 
-def _require_finite(metrics: dict[str, float], stage: Stage, since: int, step: int) -> None:
+def _mean_losses(learner: Learner, steps: int) -> dict[str, float]:
+    """Do some steps; the mean of each loss term. Values are read once at the end, so that a GPU need not wait."""
+    sums = dict(learner.step())
+    for _ in range(steps - 1):
+        for name, value in learner.step().items():
+            sums[name] = sums[name] + value
+    return {f"loss/{name}": float(value) / steps for name, value in sums.items()}
+
+
+def _require_finite(metrics: dict[str, float], where: str) -> None:
     for name, value in metrics.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise NonFiniteLossError(f"{stage.title}: {name} is {value} between steps {since + 1} and {step}")
+        if not math.isfinite(value):
+            raise NonFiniteError(f"{where}: {name} is {value}")
 
 
-def _resume(job: Job, learner: Learner, device: str) -> int:
+def _resume(job: Job, learner: Learner) -> int:
     """Bring the learner to where the stage stands and return the steps done."""
-    for checkpoint in reversed(checkpoints(job.folder)):
-        try:
-            content = load_state(checkpoint, device)
-        except RuntimeError:
-            continue  # cut off in mid-write by a full disk or a killed machine: the one before it is good
-        assert content["stage"] == job.stage.key
-        for name, part in learner.state.items():
-            part.load_state_dict(content["state"][name])
-        return int(content["step"])
+    if not job.trained:
+        for checkpoint in reversed(checkpoints(job.folder)):
+            try:
+                content = load_state(checkpoint)
+            except IncompleteStateError as error:
+                print(f"{error}; going back to the one before", flush=True)
+                continue
+            assert content["stage"] == job.stage.key
+            for name, part in learner.state.items():
+                part.load_state_dict(content["state"][name])
+            return int(content["step"])
     if job.start:
-        _inherit(learner, load_state(job.start, device)["state"], same_stage=job.trained)
+        _inherit(learner, load_state(job.start)["state"], same_stage=job.trained)
     return job.stage.steps if job.trained else 0
 
 
@@ -143,16 +151,20 @@ def _inherit(learner: Learner, parent: dict[str, Any], *, same_stage: bool) -> N
         part.load_state_dict(state)
 
 
-def load_state(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read a state file: plain tensors and values, never a bare pickle.
+class IncompleteStateError(RuntimeError):
+    """A state file that was cut off, or is none."""
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a state file into the processor's memory: plain tensors and values, never a bare pickle.
 
     Raises:
-        RuntimeError: the file is not a complete state file.
+        IncompleteStateError: the file is not a complete state file.
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, UnpicklingError) as error:
-        raise RuntimeError(f"{path} is not a complete state file: {error}") from error
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise IncompleteStateError(f"{path} is not a complete state file ({error})") from error
     return content
 
 
@@ -186,6 +198,7 @@ def _write_result(job: Job, learner: Learner) -> None:
     for test in job.tests:
         evaluation = learner.evaluate(test)
         metrics |= {record.test_metric(test.name, name): value for name, value in evaluation.means().items()}
+        _require_finite(metrics, job.stage.title)
         table = partial / record.per_image_file(test.name)
         table.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(evaluation.per_image), table)

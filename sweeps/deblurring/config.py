@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
+from model_zoo.generator import IDENTITY_WIDTH, Initialisation, Resample, StructureInput
+from model_zoo.perceptual import Backbone
 from sweeps.learner import Learner
 
-Backbone = Literal["vgg16", "vgg19"]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -26,11 +27,17 @@ class GeneratorConfig:
 
     scales: Annotated[int, Field(ge=1, le=3)] = 2
     multi_task: bool = True
-    structure_input: Literal["both", "sum", "random", "shared"] = "both"
+    structure_input: StructureInput = "both"
     width: Count = 64
     blocks: Count = 6
-    initialisation: Literal["default", "identity"] = "default"
-    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    initialisation: Initialisation = "default"
+    resample: Resample = "bicubic"
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> "GeneratorConfig":
+        if self.initialisation == "identity" and self.width < IDENTITY_WIDTH:
+            raise ValueError(f"must have a width of at least {IDENTITY_WIDTH} for the identity, got {self.width}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,10 @@ class TrainingStage:
 
 @dataclass(frozen=True, kw_only=True)
 class BlurredStage:
-    """The evaluation-only stage of the blurred input itself."""
+    """The evaluation-only stage of the blurred input itself: its result is what it is evaluated on."""
+
+    tests: tuple[str, ...]
+    """Fingerprints."""
 
     def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
         """A `BlurredLearner`."""

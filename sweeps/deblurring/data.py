@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.blur import BlurredTestSet
-from datasets.faces import FaceSet, read_faces, store_faces
+from datasets.faces import SOURCES, FaceSet, read_faces, store_faces
 from datasets.kernels import KernelSet, load_kernels
 from datasets.splits import split_faces, without_overlap
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
@@ -17,6 +17,7 @@ CELEBA_SAMPLE = "celeba-sample"
 DEFAULT_TEST = "CelebA"
 TRAINING_KERNELS, VALIDATION_KERNELS, TEST_KERNELS = 1, 2, 3
 """Seeds of the three sets of kernels."""
+VALIDATION_KERNELS_PER_SIZE = 10
 TEST_NOISE = 4
 """Seed of the test images' noise."""
 
@@ -62,12 +63,12 @@ def prepare_data(
             raise ValueError(
                 f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
             )
-    sources = {train, *(tests.values() or [CELEBA_SAMPLE])}
+    train = _one_spelling(train)
+    columns = {name: _one_spelling(source) for name, source in (tests or {DEFAULT_TEST: CELEBA_SAMPLE}).items()}
+    sources = {train, *columns.values()}
     sets = {source: _read(source, config.image_size, cache, tell) for source in sorted(sources)}
-    columns = dict(tests) or {DEFAULT_TEST: CELEBA_SAMPLE}
-    own_test = next((name for name, source in columns.items() if source == train), None)
-    counts = {"validation": config.validation_faces} | ({"test": config.test_faces} if own_test else {})
-    parts = split_faces(sets[train], counts=counts)
+    # The test part is held out even where no column shows it: a column added later must not change the training.
+    parts = split_faces(sets[train], counts={"validation": config.validation_faces, "test": config.test_faces})
     test_faces = {
         name: parts["test"] if source == train else _choose(sets[source], config.test_faces)
         for name, source in columns.items()
@@ -75,6 +76,12 @@ def prepare_data(
     parts["train"], dropped = without_overlap(parts["train"], [*test_faces.values(), parts["validation"]])
     if dropped:
         tell(f"{dropped} training faces also stand in a test set: left out of training")
+    if not len(parts["train"]):
+        held_out = config.validation_faces + config.test_faces
+        raise ValueError(
+            f"--train-faces must hold more faces than the {held_out} that are held out and those of the test sets, "
+            f"got {len(sets[train])}: {train}"
+        )
     return _by_digest(config, sets, train, parts, test_faces, cache)
 
 
@@ -91,7 +98,7 @@ def _by_digest(
         seed: load_kernels(sizes=config.kernel_sizes, per_size=per_size, seed=seed, cache=cache)
         for seed, per_size in (
             (TRAINING_KERNELS, config.kernels_per_size),
-            (VALIDATION_KERNELS, config.test_kernels_per_size),
+            (VALIDATION_KERNELS, VALIDATION_KERNELS_PER_SIZE),
             (TEST_KERNELS, config.test_kernels_per_size),
         )
     }
@@ -120,6 +127,11 @@ def _by_digest(
         *sorted({face_set.licence for face_set in sets.values() if face_set.licence}),
     )
     return DeblurData(training=training, tests=tests, names=names, notes=notes)
+
+
+def _one_spelling(source: str) -> str:
+    """A folder's real path, so that two spellings of one folder are one set."""
+    return source if source in SOURCES else str(Path(source).expanduser().resolve())
 
 
 def _read(source: str, size: int, cache: Path, tell: Callable[[str], None]) -> FaceSet:

@@ -1,5 +1,6 @@
 """Training and evaluation of one deblurring stage: losses of Section 3.3, metrics of Tables 1 and 2."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from model_zoo.losses import discriminator_loss, generator_adversarial_loss, l1_
 from model_zoo.perceptual import VGGFeatures
 from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
 from sweeps.learner import Evaluation, Stateful, Test
+from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
 
 VALIDATION_IMAGES = 64
 EVALUATION_BATCH = 64
@@ -46,12 +48,17 @@ class Draws:
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's state, a byte tensor."""
-        return {"state": self.generator.get_state()}
+        """The generator's state, a byte tensor, and the kind of device that it is for."""
+        return {"state": self.generator.get_state(), "device": self.generator.device.type}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where that generator stood."""
-        self.generator.set_state(state_dict["state"].cpu())
+        """Go on where that generator stood; one of another kind of device is a seed for this one."""
+        state = state_dict["state"].cpu()
+        if state_dict["device"] == self.generator.device.type:
+            self.generator.set_state(state)
+        else:
+            seed = hashlib.sha256(state.numpy().tobytes()).digest()[:7]
+            self.generator.manual_seed(int.from_bytes(seed))
 
 
 class BlurredLearner:
@@ -227,14 +234,14 @@ def open_test(test: DeblurTest, cache: Path) -> BlurredTestSet:
 @torch.inference_mode()
 def _evaluate(restore: torch.nn.Module, test: DeblurTest, device: torch.device, cache: Path) -> Evaluation:
     images = open_test(test, cache)
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("image", "condition", *METRICS)}
+    columns: dict[str, list[Tensor]] = {name: [] for name in (COLUMN_IMAGE, COLUMN_CONDITION, *METRICS)}
     shown = _shown(len(images.faces.images), len(images.kernels.kernels))
     strips: dict[tuple[int, int], Image.Image] = {}
     for batch in images.batches(EVALUATION_BATCH, device):
         restored = restore(batch.blurred).clamp(0, 1)
         values = {
-            "image": batch.face,
-            "condition": batch.kernel,
+            COLUMN_IMAGE: batch.face,
+            COLUMN_CONDITION: batch.kernel,
             "psnr": quality.psnr(restored, batch.sharp),
             "ssim": quality.ssim3d(restored, batch.sharp),
             "ssim_2d": quality.ssim2d(restored, batch.sharp),
@@ -246,7 +253,7 @@ def _evaluate(restore: torch.nn.Module, test: DeblurTest, device: torch.device, 
             if pair in shown:
                 strips[pair] = _strip(batch.blurred[index], restored[index], batch.sharp[index])
     per_image = {name: torch.cat(parts).tolist() for name, parts in columns.items()}
-    per_image["kernel_size"] = images.kernels.sizes[per_image["condition"]].tolist()
+    per_image["kernel_size"] = images.kernels.sizes[per_image[COLUMN_CONDITION]].tolist()
     return Evaluation(per_image=per_image, metrics=METRICS, strips=[strips[pair] for pair in shown])
 
 

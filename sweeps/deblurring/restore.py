@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch.nn.functional import pad
 
+from datasets.photos import decode_photo
 from model_zoo.generator import Generator
 from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import build_generator
@@ -40,16 +41,15 @@ def restore_photo(generator: Generator, photo: Image.Image) -> Image.Image:
 
 
 def open_photo(photo: Path) -> Image.Image:
-    """An image file as RGB.
+    """An image file as RGB, turned upright as its EXIF orientation says.
 
     Raises:
-        ValueError: the file is not a readable image.
+        ValueError: the file is not a readable image of 8 bits per channel.
         FileNotFoundError: there is no such file.
     """
     if not photo.is_file():
         raise FileNotFoundError(f"PHOTO must be an image file, got {photo}, which does not exist")
     try:
-        with Image.open(photo) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return decode_photo(photo, upright=True)
+    except ValueError as error:
         raise ValueError(f"PHOTO must be a readable image, got {photo}: {error}") from error

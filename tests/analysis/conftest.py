@@ -5,8 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
@@ -56,6 +54,7 @@ class Store:
     ) -> str:
         """A run with final CelebA metrics and as many image strips as there are faces."""
         common = {
+            record.TAG_SCHEMA: record.SCHEMA,
             record.protocol_tag("CelebA"): "proto",
             record.TAG_CODE_DIGEST: "code",
             record.TAG_COMMIT: "c0ffee",
@@ -69,8 +68,6 @@ class Store:
             self.client.log_metric(run, record.test_metric("CelebA", name), value)
         for face in range(faces):
             self._log(run, record.strip_file("CelebA", face), _strip(face))
-        if faces:
-            self._log(run, record.per_image_file("CelebA"), _per_image(faces))
         if status != "RUNNING":
             self.client.set_terminated(run, status)
         return run
@@ -109,6 +106,7 @@ def example() -> SweepRecord:
         preset="quick",
         seeds=[1],
         tests=["CelebA"],
+        fingerprints={"CelebA": "proto"},
         metrics=[
             Metric(name="psnr", label="PSNR", decimals=2),
             Metric(name="ssim", label="SSIM", decimals=3),
@@ -157,14 +155,3 @@ def _strip(face: int) -> bytes:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((96, 32)).rotate(90 * face).convert("RGB").save(file, "PNG")
     return file.getvalue()
-
-
-def _per_image(faces: int) -> bytes:
-    file = pa.BufferOutputStream()
-    columns = {
-        "image": list(range(faces)),
-        "condition": ["k13"] * faces,
-        "psnr": [20.0 + face for face in range(faces)],
-    }
-    pq.write_table(pa.table(columns), file)
-    return file.getvalue().to_pybytes()

@@ -1,15 +1,19 @@
 """The command, as a user types it."""
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
 from analysis.cli import main
+from sweeps import record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
-def invoke(*arguments, columns=80):
-    return CliRunner().invoke(main, list(map(str, arguments)), env={"COLUMNS": str(columns), "MLFLOW_TRACKING_URI": ""})
+def invoke(*arguments, columns=80, **environment):
+    env = {"COLUMNS": str(columns), "MLFLOW_TRACKING_URI": "", **environment}
+    return CliRunner().invoke(main, list(map(str, arguments)), env=env)
 
 
 @pytest.fixture
@@ -46,6 +50,14 @@ def test_a_narrow_terminal_gets_a_table_per_metric_with_every_number(runs):
     lines = [" ".join(line.split()) for line in printed]
     assert "Multi-task (2 scales) Content loss 23.25 (1) 23.04" in lines
     assert "Multi-task (2 scales) Content loss 0.875 (1) 0.859" in lines
+
+
+def test_a_stale_number_is_a_yellow_word_in_a_terminal(runs, store):
+    store.add_run("+ Perceptual loss-1", {"psnr": 24.0, "ssim": 0.86}, tags={record.protocol_tag("CelebA"): "old"})
+    printed = invoke("report", "--runs", runs, FORCE_COLOR="1", TERM="xterm").stdout
+    (line,) = [line for line in printed.splitlines() if "+ Perceptual loss" in line]
+    assert len(re.findall(r"\x1b\[33m *stale\x1b\[0m", line)) == 2
+    assert "24.00" not in printed
 
 
 def test_options_choose_the_store_the_files_and_their_folder(runs, store, tmp_path):

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from analysis.load import load_sweep, open_store
+from sweeps import record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 KEY = "Multi-scale (1 scale)-1"
@@ -78,17 +79,11 @@ def test_strips_come_back_in_order_as_they_were_logged(store, example):
     assert run.strips("Helen") == []
 
 
-def test_per_image_metrics_come_back_as_a_table(store, example):
+def test_a_run_of_another_schema_is_refused_by_name(store, example):
     store.add_sweep(example)
-    store.add_run(KEY, faces=3)
-    run = load(store).runs[KEY]
-    assert run.per_image("CelebA").to_pydict() == {
-        "image": [0, 1, 2],
-        "condition": ["k13", "k13", "k13"],
-        "psnr": [20.0, 21.0, 22.0],
-    }
-    with pytest.raises(FileNotFoundError, match=r"no artifact per_image/Helen\.parquet"):
-        run.per_image("Helen")
+    run = store.add_run(KEY, {"psnr": 22.5}, tags={record.TAG_SCHEMA: "0"})
+    with pytest.raises(ValueError, match=f"run must be of schema {record.SCHEMA}, got schema 0 in run {run}"):
+        load(store)
 
 
 def test_an_unknown_study_or_preset_names_the_known_ones(store, example):

@@ -11,6 +11,7 @@ import pytest
 from analysis.load import load_sweep, open_store
 from analysis.report import escape_latex, escape_markdown, render
 from analysis.tables import build_tables
+from sweeps import record
 from sweeps.record import RowRecord, TableRecord
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -21,8 +22,8 @@ RUNS = {
 }
 
 
-def fill(store, record, keys=tuple(RUNS), faces=2):
-    store.add_sweep(record)
+def fill(store, sweep, keys=tuple(RUNS), faces=2):
+    store.add_sweep(sweep)
     return {key: store.add_run(key, RUNS[key], faces=faces) for key in keys}
 
 
@@ -81,6 +82,16 @@ def test_markdown_shows_spread_and_signed_difference(store, example):
     assert line in files(store)["tables-quick.md"].decode().splitlines()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_the_store_got_as_not_finite_is_never_a_number(store, example, value):
+    store.add_sweep(example)
+    store.add_run("Multi-task (2 scales)-1", {"psnr": value, "ssim": 0.875})
+    found = files(store)
+    assert "| Content loss | not finite | 23.04 | 0.875 (1) | 0.859 |" in found["tables-quick.md"].decode().splitlines()
+    line = list(csv.DictReader(io.StringIO(found["tables-quick.csv"].decode())))[6]
+    assert (line["row"], line["mean"], line["status"]) == ("Multi-task (2 scales)", "", "not finite")
+
+
 def test_csv_parses_back_to_one_line_per_number(store, example):
     fill(store, example)
     lines = list(csv.DictReader(io.StringIO(files(store)["tables-quick.csv"].decode())))
@@ -125,12 +136,19 @@ def test_html_shows_each_runs_strips_once_under_all_its_names(store, example):
     assert "Table 1: Blurred input; Table 2: Blurred input" in page.headings
 
 
+def test_html_shows_no_strips_of_another_protocol(store, example):
+    store.add_sweep(example)
+    store.add_run("blurred", RUNS["blurred"], tags={record.protocol_tag("CelebA"): "old"}, faces=2)
+    assert Page(files(store)["tables-quick.html"].decode()).images == []
+
+
 def test_html_ends_with_the_provenance(store, example):
     ids = fill(store, example)
+    ids["+ Adversarial loss-1"] = store.add_run("+ Adversarial loss-1", tags={record.TAG_HARDWARE: "one GPU"})
     text = files(store)["tables-quick.html"].decode()
     provenance = text[text.index("<h2>Provenance</h2>") :]
     assert all(run in provenance for run in ids.values())
-    for value in ("c0ffee", "code", "proto", "quick"):
+    for value in ("c0ffee", "code", "proto", "quick", "one GPU"):
         assert f"<code>{value}</code>" in provenance
 
 

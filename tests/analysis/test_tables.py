@@ -6,16 +6,18 @@ import math
 import pytest
 
 from analysis.load import StageRun, Sweep
-from analysis.tables import build_tables
+from analysis.tables import PAPER_NOTE, build_tables
 from sweeps.record import RowRecord, TableRecord
 
 PSNR = ("CelebA", "psnr")
 
 
-def run(psnr=None, status="FINISHED", protocol="proto", code="code", run_id="run"):
+def run(psnr=None, status="FINISHED", protocol="proto", code="code"):
     metrics = {} if psnr is None else {"test/CelebA/psnr": psnr, "test/CelebA/ssim": 0.5}
-    tags = {"whetstone.protocol.CelebA": protocol, "whetstone.code_digest": code}
-    return StageRun(run_id=run_id, status=status, metrics=metrics, tags=tags, tracking_uri="")
+    tags = {"whetstone.code_digest": code}
+    if protocol:
+        tags["whetstone.protocol.CelebA"] = protocol
+    return StageRun(run_id="run", status=status, metrics=metrics, tags=tags, tracking_uri="")
 
 
 def one_row(example, runs, **changes):
@@ -52,7 +54,7 @@ def test_no_difference_where_the_sweep_is_not_comparable(example):
 
 def test_a_partial_cell_says_so_and_has_no_difference(example):
     found = cell(one_row(example, {1: run(20.0), 3: run(24.0), 2: run(99.0, "FAILED")}))
-    assert (found.status, found.n, found.seeds) == ("2/3 seeds", 2, ("1", "3"))
+    assert (found.status, found.n, found.seeds) == ("2/3 seeds, 1 failed", 2, ("1", "3"))
     assert found.mean == pytest.approx(22.0)
     assert found.std == pytest.approx(math.sqrt(8))
     assert found.difference is None
@@ -60,7 +62,7 @@ def test_a_partial_cell_says_so_and_has_no_difference(example):
 
 def test_one_finished_seed_has_no_deviation(example):
     found = cell(one_row(example, {2: run(20.0)}))
-    assert (found.status, found.mean, found.std) == ("1/3 seeds", 20.0, None)
+    assert (found.status, found.mean, found.std) == ("1/3 seeds, 2 missing", 20.0, None)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,12 @@ def test_one_finished_seed_has_no_deviation(example):
         ({1: run(20.0, "KILLED"), 2: run(None, "FAILED")}, "stopped"),
         ({1: run(None, "FAILED"), 2: run(None, "RUNNING")}, "running"),
         ({1: run(None), 2: run(None), 3: run(None)}, "missing"),
+        ({1: run(20.0, protocol=None)}, "missing"),
+        ({1: run(20.0, protocol="other")}, "stale"),
+        ({1: run(20.0, protocol="other"), 2: run(21.0, "FAILED")}, "stale"),
+        ({1: run(20.0, protocol="other"), 2: run(21.0, "RUNNING")}, "running"),
+        ({1: run(math.nan)}, "not finite"),
+        ({1: run(math.inf), 2: run(20.0, "FAILED")}, "not finite"),
     ],
 )
 def test_a_cell_without_a_number_says_why(example, runs, status):
@@ -102,16 +110,36 @@ def test_rows_cells_and_notes_keep_the_records_order(example):
     assert example.notes[0] in tables[0].notes
 
 
-def test_mixed_protocols_in_one_table_are_refused_by_run(example):
-    runs = {1: run(20.0, run_id="a"), 2: run(21.0, run_id="b"), 3: run(25.0, protocol="other", run_id="c")}
-    rule = r"Table 1 must show CelebA numbers of one protocol, got other: row \(c\); proto: row \(a\), row \(b\)"
-    with pytest.raises(ValueError, match=rule):
-        build_tables(one_row(example, runs))
+def test_another_protocols_number_is_in_no_mean(example):
+    found = cell(one_row(example, {1: run(20.0), 2: run(21.0), 3: run(25.0, protocol="other")}))
+    assert (found.status, found.mean, found.n, found.seeds) == ("2/3 seeds, 1 stale", 20.5, 2, ("1", "2"))
+    assert found.difference is None
 
 
-def test_the_protocol_of_a_run_that_shows_no_number_does_not_matter(example):
-    runs = {1: run(20.0), 2: run(21.0, "FAILED", protocol="other"), 3: run(None, protocol="other")}
-    assert cell(one_row(example, runs)).status == "1/3 seeds"
+def test_which_protocol_is_stale_is_the_records_choice_not_the_majoritys(example):
+    runs = {1: run(20.0), 2: run(21.0), 3: run(25.0, protocol="other")}
+    found = cell(one_row(example, runs, fingerprints={"CelebA": "other"}))
+    assert (found.status, found.mean, found.seeds) == ("1/3 seeds, 2 stale", 25.0, ("3",))
+
+
+def test_a_number_that_is_not_finite_is_in_no_mean(example):
+    found = cell(one_row(example, {1: run(20.0), 2: run(math.nan), 3: run(math.inf)}))
+    assert (found.status, found.mean, found.seeds) == ("1/3 seeds, 2 not finite", 20.0, ("1",))
+
+
+def test_a_partial_cell_names_every_reason_once(example):
+    found = cell(one_row(example, {1: run(20.0), 2: run(None, "FAILED"), 3: run(25.0, protocol="other")}))
+    assert found.status == "1/3 seeds, 1 stale, 1 failed"
+
+
+def test_published_values_of_an_incomparable_sweep_have_a_note(example):
+    def notes(**changes):
+        return build_tables(one_row(example, {}, **changes))[0].notes
+
+    assert notes(comparable=False).count(PAPER_NOTE) == 1
+    assert PAPER_NOTE not in notes(comparable=True)
+    # The row's only published value is CelebA's: none is shown.
+    assert PAPER_NOTE not in notes(comparable=False, tests=["Own"], fingerprints={"Own": "proto"})
 
 
 def test_different_code_digests_are_a_footnote(example):
@@ -119,6 +147,12 @@ def test_different_code_digests_are_a_footnote(example):
     mixed = build_tables(one_row(example, {1: run(20.0), 2: run(21.0), 3: run(25.0, code="newer")}))[0]
     assert mixed.notes[:-1] == same.notes
     assert mixed.notes[-1] == "The rows were computed by different versions of the code (code: Row; newer: Row)."
+
+
+def test_a_run_continued_with_other_code_is_a_footnote(example):
+    runs = {seed: run(20.0, code="code+newer") for seed in (1, 2, 3)}
+    note = build_tables(one_row(example, runs))[0].notes[-1]
+    assert note == "The rows were computed by different versions of the code (code+newer: Row)."
 
 
 def all_keys(record):

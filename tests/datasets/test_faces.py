@@ -7,16 +7,8 @@ import pytest
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from datasets.faces import (
-    CANONICAL,
-    face_points,
-    face_set,
-    open_faces,
-    read_faces,
-    similarity,
-    store_faces,
-    warp,
-)
+from datasets.alignment import CANONICAL
+from datasets.faces import face_set, open_faces, read_faces, store_faces
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -112,40 +104,6 @@ def test_helen_faces_are_turned_and_scaled_back(root, cache):
     assert error.mean() < 1.1  # a shift of 0.3 pixel makes it 1.7
 
 
-def test_face_points_do_not_depend_on_which_eye_comes_first():
-    points = CANONICAL * 3 + 40
-    landmarks = helen_landmarks(points)
-    swapped = landmarks.copy()
-    swapped[114:134], swapped[134:154] = landmarks[134:154], landmarks[114:134]
-    swapped[58:86] = landmarks[58:86][::-1]
-    np.testing.assert_allclose(face_points(landmarks), points)
-    np.testing.assert_allclose(face_points(swapped), points)
-
-
-def test_similarity_is_the_least_squares_one():
-    rng = np.random.default_rng(0)
-    source, target = rng.standard_normal((4, 2)), rng.standard_normal((4, 2))
-    a, b = similarity(source, target)
-    # Brute force: re(a), im(a), re(b), im(b) of the linear system.
-    x, y = source.T
-    one, zero = np.ones(4), np.zeros(4)
-    system = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    solution = np.linalg.lstsq(system, np.concatenate(target.T), rcond=None)[0]
-    np.testing.assert_allclose([a.real, a.imag, b.real, b.imag], solution, atol=1e-12)
-
-
-def test_a_large_photo_is_averaged_not_sampled():
-    fine = np.zeros((1280, 1280, 3), np.uint8)
-    fine[:, ::2] = 200  # stripes that an aligned image cannot show
-    aligned = np.asarray(warp(Image.fromarray(fine), CANONICAL * 10))
-    assert np.abs(aligned[:, 1:-1].astype(int) - 100).max() <= 3
-
-
-def test_beyond_the_photo_its_border_goes_on():
-    photo = Image.fromarray(np.full((60, 60, 3), 90, np.uint8))
-    assert np.asarray(warp(photo, CANONICAL - 30)).min() == 90
-
-
 @pytest.mark.parametrize("folder", ["04000/talking", "expression/04000"])
 def test_pie_subjects_are_identities_and_whole_frames_are_refused(root, cache, folder):
     save(root / folder / "27_01.ppm", picture(1))
@@ -205,6 +163,7 @@ def test_bad_images_are_named_and_left_out(root, cache):
     (root / "truncated.jpg").write_bytes(content[: len(content) // 2])
     (root / "empty.png").write_bytes(b"")
     (root / "text.png").write_text("hello")
+    save(root / "orientation.png", picture(4), exif=b"Exif\0\0neither big nor little")
     save(root / "deep.png", np.full((128, 128), 60_000, np.uint16))
     save(root / "grey.png", picture(2)[..., 0])
     save(root / "alpha.png", np.dstack([picture(3), np.full((128, 128), 255, np.uint8)]))
@@ -212,7 +171,7 @@ def test_bad_images_are_named_and_left_out(root, cache):
     assert faces.files == ("alpha.png", "good.jpg", "grey.png")
     np.testing.assert_array_equal(faces.images[2], picture(2)[..., [0, 0, 0]])
     reasons = dict(text.split(": ", 1) for text in faces.skipped)
-    assert list(reasons) == ["deep.png", "empty.png", "text.png", "truncated.jpg"]
+    assert list(reasons) == ["deep.png", "empty.png", "orientation.png", "text.png", "truncated.jpg"]
     assert "truncated" in reasons["truncated.jpg"]
     assert "8 bits" in reasons["deep.png"]
     assert "\n" not in "".join(faces.skipped)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from datasets.kernels import PATH_LENGTH, load_kernels, motion_kernels, open_kernels, trajectories
+from sweeps.deblurring.data import TEST_KERNELS, TRAINING_KERNELS, VALIDATION_KERNELS
 
 SIZES = range(13, 28, 2)
 
@@ -64,11 +65,14 @@ def test_the_seed_decides_every_byte(training):
     assert again.digest == small[3].digest != small[4].digest
 
 
-def test_training_and_test_kernels_are_disjoint(training):
-    test = motion_kernels(sizes=SIZES, per_size=10, seed=1)
-    seen = {kernel.tobytes() for kernel in training.kernels}
-    assert len(seen) == 20_000
-    assert not seen & {kernel.tobytes() for kernel in test.kernels}
+def test_no_kernel_comes_twice(training):
+    assert len({kernel.tobytes() for kernel in training.kernels}) == 20_000
+
+
+def test_training_validation_and_test_kernels_are_disjoint():
+    seeds = (TRAINING_KERNELS, VALIDATION_KERNELS, TEST_KERNELS)
+    drawn = [motion_kernels(sizes=SIZES, per_size=10, seed=seed).kernels for seed in seeds]
+    assert len({kernel.tobytes() for kernels in drawn for kernel in kernels}) == 3 * 10 * len(SIZES)
 
 
 def test_loaded_once_then_mapped(tmp_path):

@@ -1,6 +1,7 @@
 """What a person types, run as they would: exit codes, one clear line, nothing written where nothing should be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def assert_one_line(done, *parts):
         (["--set", "generator.scales=9"], ["generator.scales", "3", "9"]),
         (["--set", "generator.width=0"], ["generator.width", "1", "got 0"]),
         (["--set", "generator.width=-1"], ["generator.width", "1", "got -1"]),
+        (["--set", "generator.width=4"], ["generator", "6", "got 4"]),
         (["--set", "generator.depth=3"], ["generator.width", "'generator.depth'"]),
         (["--set", "generator.scales=3"], ["study 'tables'", "generator.scales"]),
         (["table"], ["tables, controls", "'table'"]),
@@ -72,11 +74,32 @@ def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
     assert_one_line(with_faces(tmp_path / "broken"), "broken")
 
 
+SMALL = [f"--set=data.{name}" for name in ("test_faces=4", "validation_faces=4", "kernels_per_size=4")]
+
+
+def test_one_bad_image_among_many_is_named_and_counted(runs, faces_folder, cache, tmp_path):
+    folder = tmp_path / "faces"
+    shutil.copytree(faces_folder, folder)
+    whole = (folder / "05.png").read_bytes()
+    (folder / "05.png").write_bytes(whole[: len(whole) // 2])
+    # The store can't be reached, so that nothing is trained: the faces come first.
+    options = ["--tracking-uri", "http://127.0.0.1:1", "--runs", runs, *SMALL]
+    done = ablation("--train-faces", folder, "--test-faces", f"A={folder}", *options, WHETSTONE_CACHE=str(cache))
+    assert "1 of 24 images skipped" in done.stdout
+    assert "05.png" in done.stdout
+    assert_one_line(done, "http://127.0.0.1:1")
+
+
+def test_more_than_the_machine_has_is_refused(runs, faces_folder, cache):
+    faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
+    done = ablation("--cpus-per-trial", 1000, "--runs", runs, *faces, *SMALL, WHETSTONE_CACHE=str(cache))
+    assert_one_line(done, "--cpus-per-trial", "got 1000")
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "nothing://here", "sqlite:////proc/nowhere/mlflow.db"])
 def test_a_tracking_store_that_cannot_be_reached(uri, faces_folder, cache, runs):
     faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
-    small = [f"--set=data.{name}" for name in ("test_faces=4", "validation_faces=4", "kernels_per_size=4")]
-    done = ablation("--tracking-uri", uri, "--runs", runs, *faces, *small, WHETSTONE_CACHE=str(cache))
+    done = ablation("--tracking-uri", uri, "--runs", runs, *faces, *SMALL, WHETSTONE_CACHE=str(cache))
     assert_one_line(done, uri)
 
 

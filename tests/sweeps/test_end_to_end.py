@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from mlflow import MlflowClient
 from PIL import Image
+from safetensors.torch import load_file
 
 from sweeps import record
 from sweeps.deblurring.restore import load_restorer
@@ -37,21 +40,22 @@ TINY = {
 }
 
 
+def command(cache, *arguments):
+    environment = {**os.environ, "WHETSTONE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return {"args": [sys.executable, "-m", *map(str, arguments)], "cwd": ROOT, "env": environment, "text": True}
+
+
 def python(cache, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "WHETSTONE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    return done
+    return subprocess.run(**command(cache, *arguments), capture_output=True)
+
+
+def options(faces, runs, **changed):
+    settings = [text for name, value in {**TINY, **changed}.items() for text in ("--set", f"{name}={value}")]
+    return ["sweeps.ablation", "--runs", runs, "--train-faces", faces, "--test-faces", f"Made up={faces}", *settings]
 
 
 def ablation(cache, faces, runs, *more, **changed):
-    settings = [text for name, value in {**TINY, **changed}.items() for text in ("--set", f"{name}={value}")]
-    sources = ["--train-faces", faces, "--test-faces", f"Made up={faces}"]
-    return python(cache, "sweeps.ablation", "--runs", runs, *sources, *settings, *more)
+    return python(cache, *options(faces, runs, **changed), *more)
 
 
 @pytest.fixture(scope="module")
@@ -208,18 +212,82 @@ def test_the_report_needs_the_store_alone(swept, tmp_path):
 
 
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):
-    done = ablation(
-        cache, faces_folder, tmp_path / "runs", "--engine", "in-process", **{"optimiser.learning_rate": 1e30}
-    )
-    assert done.returncode == 1, done.stderr
-    assert "NonFiniteLossError" in done.stdout
-    for text in ("failed:  multi-task · content · seed 1", "skipped: multi-task · +perceptual · seed 1"):
-        assert text in done.stdout
-    client = MlflowClient(f"sqlite:///{tmp_path / 'runs/mlflow.db'}")
-    statuses = {run.data.tags[record.TAG_STAGE]: run.info.status for run in all_runs(client)}
-    assert statuses.pop("blurred input") == "FINISHED"
-    assert set(statuses.values()) == {"FAILED"}
-    assert all(record.TAG_FAILURE in run.data.tags for run in all_runs(client) if run.info.status == "FAILED")
+    runs, diverging = tmp_path / "runs", {"optimiser.learning_rate": 1e30}
+    for attempt in (1, 2):
+        done = ablation(cache, faces_folder, runs, "--engine", "in-process", **diverging)
+        assert done.returncode == 1, done.stderr
+        assert "NonFiniteError: multi-task · content · seed 1, steps 1 to 10: loss/" in done.stdout
+        for text in ("failed:  multi-task · content · seed 1", "skipped: multi-task · +perceptual · seed 1"):
+            assert text in done.stdout
+        assert ("1 were in the store" in done.stdout) == (attempt == 2)
+        client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+        statuses = {run.data.tags[record.TAG_STAGE]: run.info.status for run in all_runs(client)}
+        assert len(all_runs(client)) == 4
+        assert statuses.pop("blurred input") == "FINISHED"
+        assert set(statuses.values()) == {"FAILED"}
+    failed = next(run for run in all_runs(client) if run.info.status == "FAILED")
+    traceback = Path(failed.data.tags[record.TAG_FAILURE].split("traceback: ")[1].rstrip(")"))
+    assert "_require_finite" in traceback.read_text()
+
+
+def kill_in_mid_stage(cache, faces, runs, victims):
+    """Start a sweep, wait for the first progress within a stage, and kill what `victims` finds."""
+    with subprocess.Popen(**command(cache, *options(faces, runs)), stdout=subprocess.PIPE, bufsize=1) as driver:
+        for line in driver.stdout:
+            if "multi-task · content · seed 1: running, step" in line:
+                for pid in victims(driver.pid):
+                    os.kill(pid, signal.SIGKILL)
+                break
+        driver.stdout.read()
+    return driver.returncode
+
+
+def workers_of(driver):
+    """Trial workers below a driver."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    table = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in table}
+
+    def below(pid):
+        while pid := parents.get(pid, 0):
+            if pid == driver:
+                return True
+        return False
+
+    return [int(pid) for pid, _, name in table if name.startswith("ray::ImplicitFunc") and below(int(pid))]
+
+
+def final_states(runs):
+    """Final weights by stage; every run must be finished, its curve whole and without duplicates."""
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    states = {}
+    for run in all_runs(client):
+        assert run.info.status == "FINISHED"
+        if run.outputs and run.outputs.model_outputs:
+            model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+            folder = Path(model.artifact_location.removeprefix("file://"))
+            states[run.data.tags[record.TAG_STAGE]] = load_file(folder / WEIGHTS)
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss/total")]
+            first = int(run.data.params["first_step"])
+            assert steps == list(range(first + 10, first + int(run.data.params["steps"]) + 1, 10))
+    return states
+
+
+@pytest.mark.parametrize("victim", ["driver", "workers"])
+def test_killed_in_mid_stage_it_goes_on_to_the_same_bits(swept, cache, faces_folder, tmp_path, victim):
+    runs = tmp_path / "runs"
+    victims = {"driver": lambda pid: [pid], "workers": workers_of}[victim]
+    code = kill_in_mid_stage(cache, faces_folder, runs, victims)
+    assert code == (-signal.SIGKILL if victim == "driver" else 0)
+    if victim == "driver":
+        done = ablation(cache, faces_folder, runs)
+        assert done.returncode == 0, done.stderr
+    states, undisturbed = final_states(runs), final_states(swept[0])
+    assert states.keys() == undisturbed.keys()
+    assert len(states) == 5
+    for stage, weights in undisturbed.items():
+        for name, tensor in weights.items():
+            assert torch.equal(tensor, states[stage][name]), (stage, name)
 
 
 def report(runs, out):
