@@ -64,7 +64,12 @@ def cache_folder() -> Path:
 
 def tracking_uri(given: str | None, runs: Path) -> str:
     """The store: as given, else MLFLOW_TRACKING_URI, else a SQLite file under the runs folder."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or own_store(runs)
+
+
+def own_store(runs: Path) -> str:
+    """The store under a runs folder."""
+    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
 
 
 def lookup(registry: Mapping[str, T], name: str, what: str) -> T:

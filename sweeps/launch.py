@@ -138,10 +138,10 @@ def _engine(console: Console, request: Request, settings: Settings, resources: R
 
 def _say_where(console: Console, request: Request, uri: str) -> None:
     console.print(f"MLflow store    {escape(uri)}", highlight=False, soft_wrap=True)
-    if uri == cli.tracking_uri(None, cli.DEFAULT_RUNS):
-        console.print("MLflow UI       `make ui`, then http://127.0.0.1:5000", highlight=False)
-    elif uri.startswith("sqlite"):
-        console.print(f"MLflow UI       mlflow ui --backend-store-uri {escape(uri)}", highlight=False, soft_wrap=True)
+    if uri == cli.own_store(request.runs):
+        elsewhere = "" if request.runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(request.runs))}"
+        line = f"MLflow UI       `make ui{elsewhere}`, then http://127.0.0.1:5000"
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"Everything else {escape(str(request.runs.resolve()))}", highlight=False, soft_wrap=True)
 
 
