@@ -111,13 +111,15 @@ class Sweep:
         """The stage's result is in its folder, or it failed; then its descendants are skipped."""
         stage = self.stages[key]
         folder = self._folder / key
+        try:
+            self._tracker.end(stage, folder / "result" if failure is None else None, failure)
+            found = self._tracker.find(stage)
+        except Exception as error:  # a store that is gone raises its own
+            failure = failure or f"its result is in {folder}, but could not be recorded; run again to do so: {error}"
         if failure is not None:
-            self._tracker.end(stage, None, failure)
-            self._become(stage, State.FAILED, note=failure)
+            self._become(stage, State.FAILED, note=" ".join(failure.split()))
             self._skip_descendants(stage)
             return
-        self._tracker.end(stage, folder / "result", None)
-        found = self._tracker.find(stage)
         assert found is not None
         self._trained[key] = found
         shutil.rmtree(folder)

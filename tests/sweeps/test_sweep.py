@@ -123,6 +123,25 @@ def test_a_stage_that_raises_is_failed_and_the_others_go_on(tiny_study, settings
     assert len(state.trained_here()) == 3
 
 
+def test_a_result_that_cannot_be_recorded_is_kept_for_the_next_sweep(tiny_study, settings, tmp_path, monkeypatch):
+    tracker, sweep = make(tiny_study, tmp_path)
+
+    def refuse(stage, result, failure):
+        raise ConnectionError("the store is gone")
+
+    state = sweep()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker, "end", refuse)
+        InProcessEngine(settings).run(state)
+    assert len(state.failed()) == 4
+    assert len(state.skipped()) == 2
+    points = dict(tracker.points)
+    InProcessEngine(settings).run(sweep())
+    assert len(tracker.finished) == 6
+    for stage in state.failed():  # evaluated and recorded, not trained again
+        assert tracker.points.get(stage.key) == points.get(stage.key)
+
+
 def test_an_interrupted_sweep_closes_its_open_runs(tiny_study, tmp_path):
     tracker, sweep = make(tiny_study, tmp_path)
     state = sweep()
