@@ -243,10 +243,14 @@ def kill_in_mid_stage(cache, faces, runs, victims):
 
 
 def workers_of(driver):
-    """Trial workers below a driver."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    table = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, _ in table}
+    """Trial workers below a driver, read from /proc."""
+    parents, names = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            names[int(process.name)] = (process / "cmdline").read_text()
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
 
     def below(pid):
         while pid := parents.get(pid, 0):
@@ -254,7 +258,7 @@ def workers_of(driver):
                 return True
         return False
 
-    return [int(pid) for pid, _, name in table if name.startswith("ray::ImplicitFunc") and below(int(pid))]
+    return [pid for pid in parents if names[pid].startswith("ray::ImplicitFunc") and below(pid)]
 
 
 def final_states(runs):
