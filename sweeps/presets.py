@@ -61,8 +61,8 @@ def quick() -> Preset:
     return Preset(
         config=config,
         caption=(
-            "Quick preset: 64×64 faces, kernels of half the size, a narrow network and a short schedule. "
-            "It shows that everything works; its numbers are not the paper's."
+            "Quick preset: 64×64 faces, kernels of half the size, a narrow network and a short schedule, "
+            "to show that everything works."
         ),
         log_every=10,
         validate_every=50,

@@ -223,7 +223,7 @@ def _table_1() -> Table:
         caption="Quantitative evaluation for multi-task framework.",
         headings=("Model", "Loss"),
         lines=(
-            Line(row=BLURRED, cells=("Blurred input", "–"), published={}),
+            Line(row=BLURRED, cells=("Blurred input", ""), published={}),
             Line(
                 row="scales-1",
                 cells=("Multi-scale (1 scale)", content),
