@@ -7,6 +7,7 @@ RUNS ?= runs
 INSTALLED := $(VENV)/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help ablation report test check ui clean
 
@@ -39,6 +40,6 @@ clean:  ## Remove the environment (runs/ stays)
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (about 8 GB, mostly PyTorch's CUDA build; a few minutes)"
+	@echo "Installing into $(VENV) (about 7 GB, mostly PyTorch's CUDA build; a few minutes)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

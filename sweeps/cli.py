@@ -93,8 +93,8 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     for value in values:
         name, _, content = value.partition("=")
         if not name or not content:
-            raise ValueError(f"{option} must be NAME=VALUE, got {value[:80]!r}")
+            raise ValueError(f"{option}: a name, '=' and a value are needed, got {value[:80]!r}")
         if name in found:
-            raise ValueError(f"{option} must give each name once, got {name[:80]!r} twice")
+            raise ValueError(f"{option}: each name must be given once, got {name[:80]!r} twice")
         found[name] = content
     return found

@@ -10,7 +10,9 @@ from sweeps import cli
 @click.command(name="sweeps.deblur")
 @click.argument("photo", type=click.Path(path_type=Path))
 @click.option("--row", default="multi-task", show_default=True, help="Name of a trained row.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: PHOTO with the row's name, in this folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A PNG file. Default: PHOTO with the row's name, beside it."
+)
 @click.option("--study", default="tables", show_default=True)
 @click.option("--preset", help="Default: that of the latest sweep.")
 @click.option("--seed", default=1, show_default=True)
@@ -31,9 +33,11 @@ def main(
     from sweeps.tracking import find_model_folder
 
     image = open_photo(photo)
+    target = out or photo.with_name(f"{photo.stem}.{row}.png")
+    if target.suffix.lower() != ".png" or target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"--out must be a .png file in a folder that exists, got {target}")
     uri = cli.tracking_uri(tracking_uri, runs)
     folder = find_model_folder(uri, study=study, preset=preset, row=row, seed=seed, downloads=runs / "downloads")
-    target = out or Path(f"{photo.stem}.{row}.png")
     restore_photo(load_restorer(folder), image).save(target, format="PNG")
     click.echo(f"wrote {target}")
     return 0

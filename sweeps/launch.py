@@ -2,6 +2,7 @@
 
 import fcntl
 import platform
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rich.tree import Tree
 from datasets import assets
 from sweeps import cli
 from sweeps.deblurring.config import DeblurConfig, TrainingStage
-from sweeps.deblurring.data import DeblurData, planned_data, prepare_data
+from sweeps.deblurring.data import DeblurData, check_sources, planned_data, prepare_data
 from sweeps.engine import Engine, InProcessEngine
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
@@ -62,7 +63,7 @@ def launch(request: Request) -> int:
     preset = cli.lookup(PRESETS, request.preset, "preset")()
     config = apply_overrides(preset.config, request.assignments)
     _require_effect(build, preset, request)
-    tests = cli.pairs(request.test_faces, "--test-faces")
+    tests = cli.pairs(request.test_faces, "--test-faces NAME=DIR")
     seeds = range(1, request.seeds + 1)
 
     def study_on(data: DeblurData, backbone_digest: str) -> Study:
@@ -73,6 +74,7 @@ def launch(request: Request) -> int:
             )
         )
 
+    check_sources(request.train_faces, tests)
     if request.plan:
         print_plan(console, study_on(planned_data(config.data, tests), ""))
         return 0
@@ -114,9 +116,13 @@ def launch(request: Request) -> int:
 
 
 def _run(console: Console, sweep: Sweep, progress: Progress, engine: Engine) -> int:
+    # A plain `kill` is an interrupt too.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with progress:
             engine.run(sweep)
+    except KeyboardInterrupt:
+        pass
     finally:
         interrupted = sweep.stop()
     if interrupted:
@@ -146,11 +152,11 @@ def _say_where(console: Console, request: Request, uri: str) -> None:
 
 
 def _summary(console: Console, sweep: Sweep) -> int:
-    done, failed = sweep.trained_here(), sweep.failed()
-    steps = sum(stage.steps for stage in done)
+    trained, evaluated, failed = sweep.trained_here(), sweep.evaluated_here(), sweep.failed()
+    steps = sum(stage.steps for stage in trained)
     console.print(
-        f"{len(done)} stages done ({steps:,} steps), {len(sweep.already_done)} were in the store already, "
-        f"{len(failed)} failed, {len(sweep.skipped())} skipped."
+        f"{len(trained)} stages trained ({steps:,} steps), {len(evaluated)} only evaluated, "
+        f"{len(sweep.already_done)} were in the store already, {len(failed)} failed, {len(sweep.skipped())} skipped."
     )
     for stage in failed:
         console.print(f"failed:  {escape(stage.title)}", style="red")
@@ -211,7 +217,7 @@ def _tracker(request: Request, study: Study, data: DeblurData, settings: Setting
             data=data.names,
             fingerprints={test.name: test.fingerprint for test in study.tests},
             owner=f"{platform.node()}:{request.runs.resolve()}",
-            hardware=torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {settings.threads} threads",
+            hardware=torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, threads: {settings.threads}",
             commit=commit,
             dirty=dirty,
             code=code_digest(),

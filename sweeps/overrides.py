@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +26,9 @@ def apply_overrides(config: C, assignments: Sequence[str]) -> C:
             raise ValueError(f"--set must be FIELD=VALUE, as generator.width=32, got {assignment[:80]!r}")
         known = field_names(config)
         if path not in known:
-            raise ValueError(f"--set must name one of {', '.join(known)}; got {path[:80]!r}")
+            close = get_close_matches(path, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"--set must name one of {', '.join(known)}; got {path[:80]!r}{hint}")
         *parents, leaf = path.split(".")
         target = values
         for parent in parents:

@@ -21,6 +21,10 @@ STYLES = {
     State.FAILED: "bold red",
     State.SKIPPED: "yellow",
 }
+HEADINGS = ["stage", "state", "step", "steps/s", "PSNR", "left"]
+BAR = 12
+"""Width of a progress bar; none where it would leave a name less than `MINIMUM`."""
+MINIMUM = 30
 LINES_PER_STAGE = 4
 """Plain lines of progress within a stage."""
 
@@ -90,27 +94,38 @@ class Progress:
         self._console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def _table(self) -> Table:
+        rows = [self._row(stage) for stage in self._stages]
+        numbers = [max(len(row[index]) for row in [HEADINGS, *rows]) for index in range(1, len(HEADINGS))]
+        room = self._console.width - sum(numbers) - 2 * len(numbers)
         table = Table(box=None, padding=(0, 1), pad_edge=False)
-        for heading, justify in (("stage", "left"), ("state", "left"), ("", "left"), ("step", "right")):
-            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for heading in ("steps/s", "PSNR", "left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for stage in self._stages:
+        with_bar = room - BAR - 2 >= MINIMUM
+        # Only names may be cut, and only where a terminal is too narrow.
+        names = room - BAR - 2 if with_bar else room
+        table.add_column(HEADINGS[0], no_wrap=True, overflow="ellipsis", max_width=max(names, 1))
+        for heading in HEADINGS[1:]:
+            table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+        if with_bar:
+            table.add_column("")
+        for stage, row in zip(self._stages, rows, strict=True):
             line = self._lines[stage.key]
-            speed = line.speed()
-            indent = "  " * (len(list(stage.chain())) - 1)
-            table.add_row(
-                indent + stage.title,
-                Text(line.state, style=STYLES[line.state]),
-                ProgressBar(total=max(stage.steps, 1), completed=line.step, width=12) if stage.steps else "",
-                f"{line.step:,}/{stage.steps:,}" if stage.steps else "",
-                f"{speed:.2f}" if speed else "",
-                f"{line.psnr:.2f}" if line.psnr is not None else "",
-                _duration((stage.steps - line.step) / speed) if speed else "",
-            )
+            bar = ProgressBar(total=max(stage.steps, 1), completed=line.step, width=BAR) if stage.steps else ""
+            name, state, *rest = row
+            table.add_row(name, Text(state, style=STYLES[line.state]), *rest, *([bar] if with_bar else []))
             if line.note and line.state in (State.FAILED, State.SKIPPED):
-                table.add_row(Text(indent + "  " + line.note, style=STYLES[line.state], overflow="ellipsis"))
+                table.add_row(Text("  " + line.note, style=STYLES[line.state], overflow="ellipsis"))
         return table
+
+    def _row(self, stage: Stage) -> list[str]:
+        line = self._lines[stage.key]
+        speed = line.speed()
+        return [
+            "  " * (len(list(stage.chain())) - 1) + stage.title,
+            str(line.state),
+            f"{line.step:,}/{stage.steps:,}" if stage.steps else "",
+            f"{speed:.2f}" if speed else "",
+            f"{line.psnr:.2f}" if line.psnr is not None else "",
+            _duration((stage.steps - line.step) / speed) if speed else "",
+        ]
 
 
 def _depth_first(stages: Sequence[Stage]) -> list[Stage]:

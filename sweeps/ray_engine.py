@@ -15,6 +15,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",  # with verbose=0 the only way to a silent Tune
     RAY_CHDIR_TO_TRIAL_DIR="0",
+    TUNE_DISABLE_SIGINT_HANDLER="1",  # it waits for trials to save, which ours do by themselves
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_MAX_PENDING_TRIALS_PG="4",  # the default starts short trials one by one
@@ -70,18 +71,8 @@ class RayEngine:
         self._settings, self._resources, self._folder = settings, resources, folder
 
     def run(self, sweep: Sweep) -> None:
-        """Run all jobs; a stage that raises is failed, the others go on.
-
-        Raises:
-            ValueError: not one trial fits.
-        """
+        """Run all jobs; a stage that raises is failed, the others go on."""
         share = {"CPU": float(self._resources.cpus), "GPU": self._resources.gpus}
-        if not _places(share):
-            total = {name: ray.cluster_resources().get(name, 0.0) for name in share}
-            raise ValueError(
-                f"--cpus-per-trial and --gpus-per-trial must fit into {total['CPU']:g} CPUs and {total['GPU']:g} GPUs, "
-                f"got {share['CPU']:g} and {share['GPU']:g}"
-            )
         trainable = tune.with_resources(tune.with_parameters(stage_trial, settings=self._settings), share)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune's advice on metrics and schedulers that are not in use

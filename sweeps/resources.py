@@ -39,15 +39,24 @@ def share_out(
     """Cores and GPU share of each trial: as given, else so that the stages that can run at once fill the machine.
 
     On a GPU as many trials share one as its memory allows (`GPU_MEMORY_PER_TRIAL` each).
+
+    Raises:
+        ValueError: a trial would not fit this machine, and would wait forever.
     """
     at_once = 1 if one_at_a_time else max(1, _leaves(stages))
+    cores = len(os.sched_getaffinity(0))
     if cpus is None:
-        cpus = max(1, len(os.sched_getaffinity(0)) // at_once)
-    if device != "cuda":
+        cpus = max(1, cores // at_once)
+    if cpus > cores:
+        raise ValueError(f"--cpus-per-trial must be at most {cores}, the cores of this machine, got {cpus}")
+    devices = torch.cuda.device_count() if device == "cuda" else 0
+    if gpus is not None and gpus > devices:
+        raise ValueError(f"--gpus-per-trial must be at most {devices}, the GPUs in use here, got {gpus:g}")
+    if not devices:
         return Resources(cpus=cpus, gpus=0.0)
     if gpus is None:
         memory = torch.cuda.get_device_properties(0).total_memory
-        wanted = -(-at_once // torch.cuda.device_count())
+        wanted = -(-at_once // devices)
         gpus = 1 / max(1, min(wanted, memory // GPU_MEMORY_PER_TRIAL))
     return Resources(cpus=cpus, gpus=gpus)
 

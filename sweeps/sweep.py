@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.stages import Stage, Study
-from sweeps.train import Job
+from sweeps.train import Job, checkpoints
 
 
 class State(StrEnum):
@@ -79,6 +79,7 @@ class Sweep:
                 if wanted.items() <= found.fingerprints.items():
                     self._become(stage, State.DONE, note="already in the store")
         self.already_done = self._in(State.DONE)
+        self._only_evaluated = {key for key, stage in self.stages.items() if key in self._trained or not stage.steps}
         self._remaining = _longest_paths(list(self.stages.values()))
 
     def take(self) -> Job | None:
@@ -92,9 +93,10 @@ class Sweep:
         if not ready:
             return None
         stage = max(ready, key=lambda candidate: self._remaining[candidate.key])
-        self._become(stage, State.RUNNING)
+        job = self._job(stage)
+        self._become(stage, State.RUNNING, note=_how(job))
         self._tracker.start(stage, self._study.rows_of(stage))
-        return self._job(stage)
+        return job
 
     def over(self) -> bool:
         """Whether no stage will be ready any more."""
@@ -140,7 +142,14 @@ class Sweep:
         return [self.stages[key] for key in self._in(State.SKIPPED)]
 
     def trained_here(self) -> list[Stage]:
-        """Stages that this sweep trained or evaluated."""
+        """Stages that this sweep trained to their end."""
+        return [stage for stage in self._done_here() if stage.key not in self._only_evaluated]
+
+    def evaluated_here(self) -> list[Stage]:
+        """Stages that this sweep only evaluated: untrained ones, and trained ones on a further test set."""
+        return [stage for stage in self._done_here() if stage.key in self._only_evaluated]
+
+    def _done_here(self) -> list[Stage]:
         return [self.stages[key] for key in self._in(State.DONE) if key not in self.already_done]
 
     def _in(self, state: State) -> list[str]:
@@ -173,6 +182,14 @@ class Sweep:
         self.states[stage.key] = state
         step = stage.steps if state == State.DONE else self._steps.get(stage.key, 0)
         self._view.update(stage, state, step, {}, note)
+
+
+def _how(job: Job) -> str:
+    """What is special about a stage's start, for a person."""
+    if job.trained:
+        return f"only evaluated, on {', '.join(test.name for test in job.tests)}"
+    kept = checkpoints(job.folder)
+    return f"going on after step {int(kept[-1].stem.split('-')[1]):,}" if kept else ""
 
 
 def _longest_paths(stages: list[Stage]) -> dict[str, int]:

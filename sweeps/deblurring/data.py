@@ -42,6 +42,23 @@ def planned_data(config: DataConfig, tests: Mapping[str, str]) -> DeblurData:
     return DeblurData(training=training, tests=planned, names={}, notes=())
 
 
+def check_sources(train: str, tests: Mapping[str, str]) -> None:
+    """Refuse what can be seen to be wrong without reading an image.
+
+    Raises:
+        ValueError: a name that can't be a column's.
+        FileNotFoundError: a folder that does not exist.
+    """
+    for name in tests:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}", name):
+            raise ValueError(
+                f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
+            )
+    for source in (train, *tests.values()):
+        if source not in SOURCES and not Path(source).expanduser().is_dir():
+            raise FileNotFoundError(f"faces must be a folder or one of {', '.join(SOURCES)}, got {source}")
+
+
 def prepare_data(
     config: DataConfig, *, train: str, tests: Mapping[str, str], cache: Path, tell: Callable[[str], None]
 ) -> DeblurData:
@@ -58,15 +75,16 @@ def prepare_data(
         ValueError: a source without readable faces, or with too few.
         OSError: a folder that does not exist, an asset that can't be had.
     """
-    for name in tests:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}", name):
-            raise ValueError(
-                f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
-            )
     train = _one_spelling(train)
     columns = {name: _one_spelling(source) for name, source in (tests or {DEFAULT_TEST: CELEBA_SAMPLE}).items()}
     sources = {train, *columns.values()}
     sets = {source: _read(source, config.image_size, cache, tell) for source in sorted(sources)}
+    held_out = config.validation_faces + config.test_faces
+    if len(sets[train]) <= held_out:
+        raise ValueError(
+            f"--train-faces must hold more than the {held_out} faces that are held out "
+            f"(--set data.test_faces and data.validation_faces change that), got {len(sets[train])}: {train}"
+        )
     # The test part is held out even where no column shows it: a column added later must not change the training.
     parts = split_faces(sets[train], counts={"validation": config.validation_faces, "test": config.test_faces})
     test_faces = {
@@ -77,11 +95,7 @@ def prepare_data(
     if dropped:
         tell(f"{dropped} training faces also stand in a test set: left out of training")
     if not len(parts["train"]):
-        held_out = config.validation_faces + config.test_faces
-        raise ValueError(
-            f"--train-faces must hold more faces than the {held_out} that are held out and those of the test sets, "
-            f"got {len(sets[train])}: {train}"
-        )
+        raise ValueError(f"--train-faces must hold faces that stand in no test set, got none: {train}")
     return _by_digest(config, sets, train, parts, test_faces, cache)
 
 

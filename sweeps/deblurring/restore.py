@@ -48,7 +48,7 @@ def open_photo(photo: Path) -> Image.Image:
         FileNotFoundError: there is no such file.
     """
     if not photo.is_file():
-        raise FileNotFoundError(f"PHOTO must be an image file, got {photo}, which does not exist")
+        raise FileNotFoundError(f"PHOTO must be an image file, got {photo}, which is none")
     try:
         return decode_photo(photo, upright=True)
     except ValueError as error:

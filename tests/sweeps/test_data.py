@@ -69,5 +69,5 @@ def test_the_blurred_input_of_other_tests_has_another_key(tiny_config, tiny_data
 
 def test_no_face_left_to_train_on_is_a_mistake(tiny_config, faces_folder, cache):
     greedy = replace(tiny_config, data=replace(tiny_config.data, test_faces=20, validation_faces=4))
-    with pytest.raises(ValueError, match=r"more faces than the 24 that are held out .* got 24"):
+    with pytest.raises(ValueError, match=r"more than the 24 faces that are held out .* got 24"):
         prepare(greedy, cache, faces_folder)

@@ -82,7 +82,7 @@ def by_stage(client):
 
 def test_the_sweep_says_where_everything_is(swept):
     runs, done = swept
-    for text in ("http://127.0.0.1:", "token", "make ui", str(runs), "6 stages done (80 steps)"):
+    for text in ("http://127.0.0.1:", "token", "make ui", str(runs), "5 stages trained (80 steps), 1 only evaluated"):
         assert text in done.stdout
     assert "Failed" not in done.stdout + done.stderr
     assert done.stderr == ""

@@ -45,5 +45,5 @@ def test_a_photo_that_cannot_be_read_is_one_line(tmp_path):
 
 
 def test_a_missing_photo(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"got .*nowhere\.png, which does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"got .*nowhere\.png, which is none"):
         open_photo(tmp_path / "nowhere.png")
