@@ -142,7 +142,8 @@ def _read(layout: Layout, photos: list[Photo], size: int, cache: Path) -> tuple[
                 images[len(read)] = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
                 read.append(photo)
         if not read:
-            raise ValueError(f"none of {len(photos)} images can be read; {skipped[0]}")
+            folder = photos[0].path.parent
+            raise ValueError(f"none of the {len(photos)} images in {folder} can be read; {skipped[0]}")
         identities = [photo.identity for photo in read if photo.identity is not None]
         faces = face_set(
             name="",

@@ -26,7 +26,7 @@ def apply_overrides(config: C, assignments: Sequence[str]) -> C:
             raise ValueError(f"--set must be FIELD=VALUE, as generator.width=32, got {assignment[:80]!r}")
         known = field_names(config)
         if path not in known:
-            close = get_close_matches(path, known, n=1)
+            close = get_close_matches(path, known, n=1, cutoff=0.75)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ValueError(f"--set must name one of {', '.join(known)}; got {path[:80]!r}{hint}")
         *parents, leaf = path.split(".")

@@ -187,7 +187,7 @@ def test_nothing_readable(root, cache):
     with pytest.raises(ValueError, match=r"no image in .*\.jpg"):
         read_faces(str(root), size=64, cache=cache)
     (root / "a.png").write_text("hello")
-    with pytest.raises(ValueError, match=r"none of 1 images can be read; a\.png: cannot identify"):
+    with pytest.raises(ValueError, match=r"none of the 1 images in .* can be read; a\.png: cannot identify"):
         read_faces(str(root), size=64, cache=cache)
 
 
