@@ -1,6 +1,7 @@
 """`python -m sweeps.ablation [STUDY]`: train and evaluate every row of a study."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,45 +9,25 @@ from sweeps import cli
 
 
 @click.command(name="sweeps.ablation")
-@click.argument("study", default="tables")
-@click.option("--preset", default="quick", show_default=True, help="quick or paper.")
+@cli.sweep_options
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 1000), help="Number of seeds: 1 to N.")
-@click.option("--plan", is_flag=True, help="Print the stage tree and leave; writes nothing.")
 @click.option(
-    "--train-faces", default="celeba-sample", show_default=True, metavar="NAME|DIR", help="Faces to train on."
-)
-@click.option(
-    "--test-faces",
-    multiple=True,
-    metavar="NAME=DIR",
-    help="A column of the tables; repeatable. Default: CelebA, held out of the CelebA sample.",
-)
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="As generator.width=32; repeatable.")
-@click.option("--engine", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--cpus-per-trial",
-    type=click.IntRange(1),
-    help="Also a trial's threads. Default: the cores, shared out over the stages that can run at once.",
-)
-@click.option(
-    "--gpus-per-trial",
-    type=click.FloatRange(0, min_open=True),
-    help="May be a fraction. Default: as many trials on a GPU as its memory allows.",
-)
-@click.option(
-    "--runs",
-    default=cli.DEFAULT_RUNS,
+    "--weights",
     type=click.Path(path_type=Path),
-    show_default=True,
-    help="Folder of all that is written.",
+    metavar="SEARCH",
+    help="The file that `python -m sweeps.search` wrote: each row that it names is trained with what was found for it.",
 )
-@click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, else a SQLite file under --runs.")
-def main(**options: object) -> int:
+@click.option("--flat", is_flag=True, help="Train each row from scratch, to check that sharing changes nothing.")
+@click.option("--plan", is_flag=True, help="Print the stage tree, hours and bytes, and leave; writes nothing.")
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True), metavar="HOURS", help="Refuse a sweep that would take longer."
+)
+def main(seeds: int, weights: Path | None, flat: bool, plan: bool, budget: float | None, **options: Any) -> int:
     """Train and evaluate the rows of STUDY (tables or controls); what the store already has is not trained again."""
-    from sweeps.launch import Request, launch
+    from sweeps.commands import ablate
+    from sweeps.launch import Request
 
-    return launch(Request(**options))  # type: ignore[arg-type]
+    return ablate(Request(**options), seeds=seeds, weights=weights, flat=flat, plan=plan, budget=budget)
 
 
 if __name__ == "__main__":

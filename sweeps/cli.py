@@ -2,10 +2,11 @@
 
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +15,61 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("model_zoo", "datasets")
 DEFAULT_RUNS = Path("runs")
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def sweep_options(function: C) -> C:
+    """The argument and options that ablation, search and doctor have in common: the fields of `launch.Request`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+_OPTIONS = (
+    click.argument("study", default="tables"),
+    click.option("--preset", default="quick", show_default=True, help="quick or paper."),
+    click.option(
+        "--train-faces", default="celeba-sample", show_default=True, metavar="NAME|DIR", help="Faces to train on."
+    ),
+    click.option(
+        "--test-faces",
+        multiple=True,
+        metavar="NAME=DIR",
+        help="A column of the tables; repeatable. Default: CelebA, held out of the CelebA sample.",
+    ),
+    click.option(
+        "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="As generator.width=32; repeatable."
+    ),
+    click.option("--engine", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True),
+    click.option(
+        "--address",
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT|auto",
+        help="Join this Ray cluster; --runs must be a folder that all its nodes share. Default: RAY_ADDRESS, else a "
+        "Ray of its own on this machine.",
+    ),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option(
+        "--cpus-per-trial",
+        type=click.IntRange(1),
+        help="Also a trial's threads. Default: the cores, shared out over the stages that can run at once.",
+    ),
+    click.option(
+        "--gpus-per-trial",
+        type=click.FloatRange(0, min_open=True),
+        help="May be a fraction. Default: as many trials on a GPU as its memory allows; in a cluster, one.",
+    ),
+    click.option(
+        "--runs",
+        default=DEFAULT_RUNS,
+        type=click.Path(path_type=Path),
+        show_default=True,
+        help="Folder of all that is written.",
+    ),
+    click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, else a SQLite file under --runs."),
+)
 
 
 def run(command: click.Command) -> None:
@@ -98,3 +154,8 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
             raise ValueError(f"{option}: each name must be given once, got {name[:80]!r} twice")
         found[name] = content
     return found
+
+
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)

@@ -1,6 +1,7 @@
 """Engines run the jobs of a sweep. This one runs them one after another in the driver's own process."""
 
 import os
+import time
 import traceback
 from functools import partial
 from typing import Protocol
@@ -26,9 +27,12 @@ class InProcessEngine:
 
     def run(self, sweep: Sweep) -> None:
         """Run each job as soon as it can start; a stage that raises is failed, the others go on."""
-        while job := sweep.take():
-            key = job.stage.key
-            sweep.complete(key, failure=attempt(job, self._settings, partial(sweep.report, key)))
+        while not sweep.over():
+            if job := sweep.take():
+                key = job.stage.key
+                sweep.complete(key, failure=attempt(job, self._settings, partial(sweep.report, key)))
+            else:  # the store does not answer
+                time.sleep(1)
 
 
 def attempt(job: Job, settings: Settings, report: Report) -> str | None:
@@ -41,9 +45,12 @@ def attempt(job: Job, settings: Settings, report: Report) -> str | None:
     except Exception as error:
         if os.environ.get("WHETSTONE_DEBUG"):
             raise
-        job.folder.mkdir(parents=True, exist_ok=True)
-        file = job.folder / TRACEBACK
-        file.write_text(traceback.format_exc())
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return f"{reason[:500]} (traceback: {file})"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        try:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            file = job.folder / TRACEBACK
+            file.write_text(traceback.format_exc())
+        except OSError:  # the disk may be what failed
+            return reason
+        return f"{reason} (traceback: {file})"
     return None

@@ -3,30 +3,30 @@
 import fcntl
 import platform
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from datasets import assets
 from sweeps import cli
 from sweeps.deblurring.config import DeblurConfig, TrainingStage
-from sweeps.deblurring.data import DeblurData, check_sources, planned_data, prepare_data
+from sweeps.deblurring.data import DeblurData, check_sources, files_of, planned_data, prepare_data
 from sweeps.engine import Engine, InProcessEngine
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
 from sweeps.provenance import Provenance, code_digest, git_state
-from sweeps.resources import Resources, resolve_device, share_out
+from sweeps.resources import Machine, Resources, resolve_device, share_out, this_machine
 from sweeps.stages import Stage, Study
-from sweeps.studies import STUDIES, Inputs, describe
-from sweeps.sweep import Sweep
+from sweeps.studies import STUDIES, Inputs
+from sweeps.sweep import Schedule, StoreError, Sweep
 from sweeps.train import Settings
 
 if TYPE_CHECKING:
@@ -35,16 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of `python -m sweeps.ablation`."""
+    """The options that all sweeps have in common (`cli.sweep_options`)."""
 
     study: str
     preset: str
-    seeds: int
-    plan: bool
     train_faces: str
     test_faces: tuple[str, ...]
     assignments: tuple[str, ...]
     engine: str
+    address: str | None
     device: str
     cpus_per_trial: int | None
     gpus_per_trial: float | None
@@ -52,186 +51,230 @@ class Request:
     tracking_uri: str | None
 
 
-def launch(request: Request) -> int:
-    """Do what was asked; the exit code is 1 where a stage failed.
+class Launch:
+    """A request, checked; data, machine and engine are looked at when they are first needed.
 
     Raises:
         ValueError, OSError: a user's mistake, in one line.
     """
-    console = Console()
-    build = cli.lookup(STUDIES, request.study, "study")
-    preset = cli.lookup(PRESETS, request.preset, "preset")()
-    config = apply_overrides(preset.config, request.assignments)
-    _require_effect(build, preset, request)
-    tests = cli.pairs(request.test_faces, "--test-faces NAME=DIR")
-    seeds = range(1, request.seeds + 1)
 
-    def study_on(data: DeblurData, backbone_digest: str) -> Study:
-        changed = f" Changed: {', '.join(request.assignments)}." if request.assignments else ""
-        return build(
-            Inputs(
-                config=config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=preset.caption + changed
-            )
-        )
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.console = Console()
+        self.cache = cli.cache_folder()
+        self._engine: Engine | None = None
+        self._build = cli.lookup(STUDIES, request.study, "study")
+        self.preset: Preset = cli.lookup(PRESETS, request.preset, "preset")()
+        self.config = apply_overrides(self.preset.config, request.assignments)
+        self._require_effect()
+        self._tests = cli.pairs(request.test_faces, "--test-faces NAME=DIR")
+        check_sources(request.train_faces, self._tests)
 
-    check_sources(request.train_faces, tests)
-    if request.plan:
-        print_plan(console, study_on(planned_data(config.data, tests), ""))
-        return 0
-    device = resolve_device(request.device)
-    cache = cli.cache_folder()
-    with _only_driver(request.runs):
-        uri = cli.tracking_uri(request.tracking_uri, request.runs)
-        data = prepare_data(config.data, train=request.train_faces, tests=tests, cache=cache, tell=_teller(console))
-        study = study_on(data, assets.ASSETS[config.backbone].sha256[:16])
-        if any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages()):
-            assets.fetch(config.backbone, cache)
+    @cached_property
+    def data(self) -> DeblurData:
+        """Prepared faces and kernels."""
+
+        def tell(line: str) -> None:
+            self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+        request = self.request
+        data = prepare_data(self.config.data, train=request.train_faces, tests=self._tests, cache=self.cache, tell=tell)
         for note in data.notes:
-            console.print(escape(note), highlight=False)
-        resources = share_out(
-            study.stages(),
-            device=device,
-            cpus=request.cpus_per_trial,
-            gpus=request.gpus_per_trial,
-            one_at_a_time=request.engine == "in-process",
+            self.console.print(escape(note), highlight=False)
+        return data
+
+    def planned(self) -> DeblurData:
+        """Stands for the data where nothing may be written."""
+        return planned_data(self.config.data, self._tests)
+
+    def study(self, data: DeblurData, *, seeds: Sequence[int], backbone_digest: str = "") -> Study:
+        """The study on these data."""
+        assignments = self.request.assignments
+        changed = f" Changed: {', '.join(assignments)}." if assignments else ""
+        caption = self.preset.caption + changed
+        return self._build(
+            Inputs(config=self.config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=caption)
         )
-        settings = Settings(
-            cache=cache,
-            device=device,
+
+    def real_study(self, seeds: Sequence[int]) -> Study:
+        """The study on prepared data; the perceptual network's weights are there afterwards."""
+        study = self.study(self.data, seeds=seeds, backbone_digest=assets.ASSETS[self.config.backbone].sha256[:16])
+        if self._backbone(study):
+            assets.fetch(self.config.backbone, self.cache)
+        return study
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Where trials run; a cluster is joined."""
+        if self.request.address is None:
+            return this_machine()
+        from sweeps import ray_engine
+
+        if self.request.engine != "ray":
+            raise ValueError("--address needs --engine ray, got in-process")
+        self._say_dashboard(ray_engine.start_ray(self.request.runs, self.request.address))
+        for node in ray_engine.survey(self.request.runs):
+            if not node.sees_runs:
+                raise ValueError(f"--runs must be a folder that all nodes share; {node.name} does not see it")
+        return ray_engine.cluster()
+
+    @cached_property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return resolve_device(self.request.device, self.machine)
+
+    def resources(self, wanted: int) -> Resources:
+        """A trial's share where `wanted` can run at once."""
+        if self.request.engine == "in-process":
+            wanted = 1
+        return share_out(
+            wanted,
+            self.machine,
+            device=self.device,
+            cpus=self.request.cpus_per_trial,
+            gpus=self.request.gpus_per_trial,
+        )
+
+    def settings(self, resources: Resources) -> Settings:
+        """What the trainer is told."""
+        preset = self.preset
+        return Settings(
+            cache=self.cache,
+            device=self.device,
             threads=resources.cpus,
             log_every=preset.log_every,
             validate_every=preset.validate_every,
             checkpoint_every=preset.checkpoint_every,
         )
-        tracker = _tracker(request, study, data, settings, uri)
-        tracker.close_abandoned([stage.key for stage in study.stages()])
-        tracker.publish(describe(study, request.preset, seeds))
-        _say_where(console, request, uri)
-        progress = Progress(console, study.stages())
-        sweep = Sweep(study, tracker, progress, request.runs / "stages")
-        if sweep.over():
-            console.print(f"Nothing to train: all {len(sweep.stages)} stages are in the store already.")
-            return 0
-        return _run(console, sweep, progress, _engine(console, request, settings, resources))
+
+    def engine(self, study: Study, resources: Resources) -> Engine:
+        """The engine asked for, started at the first call."""
+        if self._engine is None:
+            self._engine = self._start_engine(study, resources)
+        return self._engine
+
+    def _start_engine(self, study: Study, resources: Resources) -> Engine:
+        settings = self.settings(resources)
+        if self.request.engine == "in-process":
+            return InProcessEngine(settings)
+        from sweeps import ray_engine
+
+        files = {}
+        if self.request.address is None:
+            self._say_dashboard(ray_engine.start_ray(self.request.runs))
+        else:
+            files = files_of(self.data, self.config.backbone if self._backbone(study) else None, self.cache)
+        return ray_engine.RayEngine(settings, resources, self.request.runs, files)
+
+    @property
+    def uri(self) -> str:
+        """The tracking store."""
+        return cli.tracking_uri(self.request.tracking_uri, self.request.runs)
+
+    def tracker(self, study: Study, resources: Resources, *, experiment: str) -> "MLflowTracker":
+        """The store, open for this study."""
+        from sweeps.tracking import MLflowTracker
+
+        request = self.request
+        commit, dirty = git_state()
+        here = f"{platform.machine()}, threads: {resources.cpus}"
+        if self.device == "cuda":
+            here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
+        return MLflowTracker(
+            uri=self.uri,
+            artifacts=request.runs / "artifacts",
+            experiment=experiment,
+            provenance=Provenance(
+                study=study.name,
+                preset=request.preset,
+                data=self.data.names,
+                fingerprints={test.name: test.fingerprint for test in study.tests},
+                owner=f"{platform.node()}:{request.runs.resolve()}",
+                hardware=here,
+                commit=commit,
+                dirty=dirty,
+                code=code_digest(),
+            ),
+            downloads=request.runs / "downloads",
+        )
+
+    def say_where(self) -> None:
+        """Where everything is to be found."""
+        runs, uri = self.request.runs, self.uri
+
+        def say(line: str) -> None:
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+        say(f"MLflow store    {escape(cli.without_password(uri))}")
+        if uri == cli.own_store(runs):
+            elsewhere = "" if runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(runs))}"
+            say(f"MLflow UI       `make ui{elsewhere}`, then http://127.0.0.1:5000")
+        say(f"Everything else {escape(str(runs.resolve()))}")
+
+    def sweep(
+        self, study: Study, stages: Sequence[Stage], tracker: "MLflowTracker", schedule: Schedule, *, evaluate: bool
+    ) -> tuple[Sweep, Progress]:
+        """A sweep over some stages of a study, and what shows it."""
+        progress = Progress(self.console, stages)
+        sweep = Sweep(
+            stages=stages,
+            tests=study.tests if evaluate else (),
+            tracker=tracker,
+            view=progress,
+            folder=self.request.runs / "stages",
+            schedule=schedule,
+            rows={stage.key: study.rows_of(stage) for stage in stages},
+        )
+        return sweep, progress
+
+    def _backbone(self, study: Study) -> bool:
+        return any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages())
+
+    def _say_dashboard(self, address: str | None) -> None:
+        from sweeps import ray_engine
+
+        if address:
+            self.console.print(f"Ray dashboard   http://{address}   {ray_engine.token_hint()}", highlight=False)
+
+    def _require_effect(self) -> None:
+        """Refuse a `--set` of what the study's rows decide: it would be ignored in silence."""
+        data = planned_data(self.preset.config.data, {})
+
+        def effect(config: DeblurConfig) -> tuple[object, ...]:
+            inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="")
+            return (config.data, *(stage.key for stage in self._build(inputs).stages()))
+
+        for assignment in self.request.assignments:
+            config = apply_overrides(self.preset.config, [assignment])
+            if config != self.preset.config and effect(config) == effect(self.preset.config):
+                field = assignment.partition("=")[0]
+                raise ValueError(
+                    f"--set must name a field that study {self.request.study!r} does not decide itself, got {field}"
+                )
 
 
-def _run(console: Console, sweep: Sweep, progress: Progress, engine: Engine) -> int:
+def run_sweep(console: Console, sweep: Sweep, progress: Progress, engine: Engine) -> int:
+    """Run a sweep to its end; 130 if it was interrupted, 1 if the store was gone for too long, else 0."""
     # A plain `kill` is an interrupt too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    reason, code = "Interrupted", 130
     try:
         with progress:
             engine.run(sweep)
     except KeyboardInterrupt:
         pass
+    except StoreError as error:
+        reason = f"Stopped: {error}"
+        code = 1
     finally:
         interrupted = sweep.stop()
     if interrupted:
-        console.print("Interrupted. The same command goes on from the last checkpoints.")
-        return 130
-    return _summary(console, sweep)
-
-
-def _engine(console: Console, request: Request, settings: Settings, resources: Resources) -> Engine:
-    if request.engine == "in-process":
-        return InProcessEngine(settings)
-    from sweeps import ray_engine
-
-    address = ray_engine.start_ray(request.runs)
-    if address:
-        console.print(f"Ray dashboard   http://{address}   {ray_engine.token_hint()}", highlight=False)
-    return ray_engine.RayEngine(settings, resources, request.runs)
-
-
-def _say_where(console: Console, request: Request, uri: str) -> None:
-    console.print(f"MLflow store    {escape(uri)}", highlight=False, soft_wrap=True)
-    if uri == cli.own_store(request.runs):
-        elsewhere = "" if request.runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(request.runs))}"
-        line = f"MLflow UI       `make ui{elsewhere}`, then http://127.0.0.1:5000"
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"Everything else {escape(str(request.runs.resolve()))}", highlight=False, soft_wrap=True)
-
-
-def _summary(console: Console, sweep: Sweep) -> int:
-    trained, evaluated, failed = sweep.trained_here(), sweep.evaluated_here(), sweep.failed()
-    steps = sum(stage.steps for stage in trained)
-    console.print(
-        f"{len(trained)} stages trained ({steps:,} steps), {len(evaluated)} only evaluated, "
-        f"{len(sweep.already_done)} were in the store already, {len(failed)} failed, {len(sweep.skipped())} skipped."
-    )
-    for stage in failed:
-        console.print(f"failed:  {escape(stage.title)}", style="red")
-    for stage in sweep.skipped():
-        console.print(f"skipped: {escape(stage.title)}", style="yellow")
-    return 1 if failed else 0
-
-
-def print_plan(console: Console, study: Study) -> None:
-    """The stage tree with steps, and what sharing prefixes saves."""
-    trained = [stage for stage in study.stages() if stage.steps]
-    tree = Tree(f"study {study.name}")
-    branches: dict[str, Tree] = {}
-    for stage in study.stages():
-        above = branches[stage.parent.key] if stage.parent else tree
-        branches[stage.key] = above.add(_plan_line(stage))
-    console.print(tree, highlight=False)
-    console.print(
-        f"{len(trained)} stages, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
-        "without shared prefixes",
-        highlight=False,
-    )
-
-
-def _plan_line(stage: Stage) -> str:
-    return f"{stage.title}: {stage.steps:,} iterations" if stage.steps else f"{stage.title}: evaluated only"
-
-
-def _require_effect(build: Callable[[Inputs], Study], preset: Preset, request: Request) -> None:
-    """Refuse a `--set` of what the study's rows decide: it would be ignored in silence."""
-    data = planned_data(preset.config.data, {})
-
-    def effect(config: DeblurConfig) -> tuple[object, ...]:
-        inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="")
-        return (config.data, *(stage.key for stage in build(inputs).stages()))
-
-    for assignment in request.assignments:
-        config = apply_overrides(preset.config, [assignment])
-        if config != preset.config and effect(config) == effect(preset.config):
-            field = assignment.partition("=")[0]
-            raise ValueError(
-                f"--set must name a field that study {request.study!r} does not decide itself, got {field}"
-            )
-
-
-def _tracker(request: Request, study: Study, data: DeblurData, settings: Settings, uri: str) -> "MLflowTracker":
-    from sweeps.tracking import MLflowTracker
-
-    commit, dirty = git_state()
-    on_gpu = settings.device == "cuda"
-    return MLflowTracker(
-        uri=uri,
-        artifacts=request.runs / "artifacts",
-        experiment=study.name,
-        provenance=Provenance(
-            study=study.name,
-            preset=request.preset,
-            data=data.names,
-            fingerprints={test.name: test.fingerprint for test in study.tests},
-            owner=f"{platform.node()}:{request.runs.resolve()}",
-            hardware=torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, threads: {settings.threads}",
-            commit=commit,
-            dirty=dirty,
-            code=code_digest(),
-        ),
-        downloads=request.runs / "downloads",
-    )
-
-
-def _teller(console: Console) -> Callable[[str], None]:
-    return lambda line: console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(f"{escape(reason)}. The same command goes on from the last checkpoints.")
+    return code if interrupted else 0
 
 
 @contextmanager
-def _only_driver(runs: Path) -> Iterator[None]:
+def only_driver(runs: Path) -> Iterator[None]:
     """Hold the folder's lock: two drivers would train the same stages twice. A killed driver's lock is gone with it.
 
     Raises:

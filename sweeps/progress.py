@@ -20,6 +20,8 @@ STYLES = {
     State.DONE: "green",
     State.FAILED: "bold red",
     State.SKIPPED: "yellow",
+    State.PAUSED: "blue",
+    State.PRUNED: "dim",
 }
 HEADINGS = ["stage", "state", "step", "steps/s", "PSNR", "left"]
 BAR = 12
@@ -51,7 +53,7 @@ class Progress:
 
     def __init__(self, console: Console, stages: Sequence[Stage]) -> None:
         self._console = console
-        self._stages = list(_depth_first(stages))
+        self._stages = _depth_first(stages)
         self._lines = {stage.key: _Line() for stage in stages}
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
 
@@ -68,7 +70,9 @@ class Progress:
 
     def update(self, stage: Stage, state: State, step: int, metrics: dict[str, float], note: str) -> None:
         """A stage changed its state or made progress."""
-        line = self._lines[stage.key]
+        if stage.key not in self._lines:
+            self._stages.append(stage)
+        line = self._lines.setdefault(stage.key, _Line())
         changed = state != line.state
         if (changed and state == State.RUNNING) or (state == State.RUNNING and line.step == 0):
             line.started, line.started_at = time.monotonic(), step
@@ -119,7 +123,7 @@ class Progress:
         line = self._lines[stage.key]
         speed = line.speed()
         return [
-            "  " * (len(list(stage.chain())) - 1) + stage.title,
+            "  " * (sum(each.key in self._lines for each in stage.chain()) - 1) + stage.title,
             str(line.state),
             f"{line.step:,}/{stage.steps:,}" if stage.steps else "",
             f"{speed:.2f}" if speed else "",
@@ -131,7 +135,7 @@ class Progress:
 def _depth_first(stages: Sequence[Stage]) -> list[Stage]:
     """Children below their parents."""
     order = {stage.key: index for index, stage in enumerate(stages)}
-    return sorted(stages, key=lambda stage: [order[each.key] for each in stage.chain()])
+    return sorted(stages, key=lambda stage: [order[each.key] for each in stage.chain() if each.key in order])
 
 
 def _duration(seconds: float) -> str:

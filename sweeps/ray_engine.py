@@ -7,7 +7,12 @@ stage's own checkpoints, so no Tune state is ever restored.
 
 import logging
 import os
+import platform
+import tempfile
+import time
 import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +30,12 @@ os.environ.update(
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.checkup import NodeReport
 from sweeps.engine import attempt
-from sweeps.resources import Resources
+from sweeps.provenance import code_digest
+from sweeps.resources import Machine, Resources
 from sweeps.sweep import State, Sweep
 from sweeps.train import Job, Settings
 
@@ -35,20 +43,67 @@ RESTARTS = 3
 """How often a trial whose worker died is started again, from the stage's last checkpoint."""
 
 
-def start_ray(folder: Path) -> str | None:
-    """Start a local Ray and return the dashboard's address, without `http://`."""
+def start_ray(folder: Path, address: str | None = None) -> str | None:
+    """Start a Ray on this machine, or join the cluster at `address`; the dashboard's address, without `http://`.
+
+    Raises:
+        ConnectionError: no cluster answers there, or it refuses the token.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if address:
+        return _join(address, quiet)
     context = ray.init(
         address="local",  # never another Ray that happens to run on this machine
         include_dashboard=True,
         dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
         object_store_memory=200 * 2**20,
+        **quiet,
         **_session_folder(folder),
     )
     return context.dashboard_url or None
+
+
+def _join(address: str, quiet: dict[str, Any]) -> str | None:
+    if address.startswith("ray://"):
+        raise ConnectionError(f"--address must be HOST:PORT of a cluster that this machine is a node of, got {address}")
+    try:
+        return ray.init(address=address, **quiet).dashboard_url or None
+    except Exception as error:  # Ray raises RuntimeError, ValueError and its own
+        reason = " ".join(str(error).split())[:300]
+        raise ConnectionError(f"--address must be a Ray cluster that answers, got {address}: {reason}") from error
+
+
+def cluster() -> Machine:
+    """What the joined cluster has."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    return Machine(cores=sum(cores), largest_node=max(cores), gpus=sum(int(node.get("GPU", 0)) for node in nodes))
+
+
+def survey(folder: Path) -> list[NodeReport]:
+    """What each node of the cluster has installed, what its clock says, and whether it sees `folder`."""
+    reports = []
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-") as probe:
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(describe_node).options(num_cpus=0, scheduling_strategy=pinned)
+            reports.append(ray.get(task.remote(node["NodeName"], Path(probe.name).resolve(), time.time())))
+    return reports
+
+
+def describe_node(name: str, probe: Path, now: float) -> NodeReport:
+    """Runs on each node."""
+    return NodeReport(
+        name=name,
+        python=platform.python_version(),
+        versions={package: version(package) for package in ("torch", "ray", "mlflow")},
+        code=code_digest(),
+        clock=time.time() - now,
+        sees_runs=probe.exists(),
+    )
 
 
 def _session_folder(folder: Path) -> dict[str, str]:
@@ -65,22 +120,28 @@ def token_hint() -> str:
 
 
 class RayEngine:
-    """Runs a sweep's jobs as Tune trials. Ray must have been started."""
+    """Runs a sweep's jobs as Tune trials. Ray must have been started.
 
-    def __init__(self, settings: Settings, resources: Resources, folder: Path) -> None:
+    `files` (a path below the cache: the file) are sent to nodes that do not have them.
+    """
+
+    def __init__(
+        self, settings: Settings, resources: Resources, folder: Path, files: Mapping[str, Path] | None = None
+    ) -> None:
         self._settings, self._resources, self._folder = settings, resources, folder
+        self._files = {name: ray.put(path.read_bytes()) for name, path in (files or {}).items()}
 
     def run(self, sweep: Sweep) -> None:
         """Run all jobs; a stage that raises is failed, the others go on."""
         share = {"CPU": float(self._resources.cpus), "GPU": self._resources.gpus}
-        trainable = tune.with_resources(tune.with_parameters(stage_trial, settings=self._settings), share)
+        trainable = tune.with_parameters(stage_trial, settings=self._settings, files=self._files)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune's advice on metrics and schedulers that are not in use
             tune.Tuner(
-                trainable,
+                tune.with_resources(trainable, share),
                 tune_config=tune.TuneConfig(
                     search_alg=_StageSearcher(sweep, share),
-                    num_samples=len(sweep.stages),
+                    num_samples=-1,  # until the searcher has finished
                     reuse_actors=True,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
@@ -95,7 +156,7 @@ class RayEngine:
             ).fit()
 
 
-def stage_trial(config: dict[str, Any], settings: Settings) -> None:
+def stage_trial(config: dict[str, Any], settings: Settings, files: Mapping[str, ray.ObjectRef]) -> None:
     """The trial function. A stage's own failure is a result: only a lost worker is worth another try."""
     job: Job = config["job"]
 
@@ -104,7 +165,19 @@ def stage_trial(config: dict[str, Any], settings: Settings) -> None:
         tune.report({"step": step, "points": metrics})
 
     print(f"{job.stage.title}: stage key {job.stage.key}", flush=True)
+    _fetch(files, settings.cache)
     tune.report({"failure": attempt(job, settings, report) or ""})
+
+
+def _fetch(files: Mapping[str, ray.ObjectRef], cache: Path) -> None:
+    """Write the files that this node does not have; their names hold their digests."""
+    for name, content in files.items():
+        path = cache / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as partial:
+                (Path(partial) / path.name).write_bytes(ray.get(content))
+                os.replace(Path(partial) / path.name, path)
 
 
 def _trial_name(trial: Any) -> str:

@@ -25,13 +25,23 @@ TAG_CODE_DIGEST = "whetstone.code_digest"
 TAG_DATA_PREFIX = "whetstone.data."
 TAG_PROTOCOL_PREFIX = "whetstone.protocol."
 TAG_FAILURE = "whetstone.failure"
+TAG_PRUNED = "whetstone.pruned"
+TAG_DIGEST_PREFIX = "whetstone.digest."
 TAG_OWNER = "whetstone.owner"
 TAG_HARDWARE = "whetstone.hardware"
+
+# Labels of a stage, see `label_tag`: a trial's search, its number and values; where a row's values are from.
+LABEL_SEARCH = "search"
+LABEL_TRIAL = "trial"
+LABEL_VALUES = "values"
+LABEL_WEIGHTS = "weights"
 
 # Experiment tags. A tag's value is short of 5,000 characters in every store, so a record is cut into chunks.
 TAG_LATEST_PRESET = "whetstone.latest_preset"
 TAG_SWEEP_PREFIX = "whetstone.sweep."
 CHUNK = 4000
+BATCH = 500
+"""Metrics in one request; every store takes as many."""
 
 # Artifacts of a run.
 PER_IMAGE_FOLDER = "per_image"
@@ -59,6 +69,11 @@ def strip_file(test: str, index: int) -> str:
 def protocol_tag(test: str) -> str:
     """Run tag with the fingerprint of how one test set's numbers were computed."""
     return TAG_PROTOCOL_PREFIX + test
+
+
+def label_tag(name: str) -> str:
+    """Run tag of a stage's label, such as `whetstone.search`."""
+    return f"whetstone.{name}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,55 +13,74 @@ GPU_MEMORY_PER_TRIAL = 16 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What trials run on: this machine, or a cluster. `gpu_memory` in bytes of one GPU; None where it is not known."""
+
+    cores: int
+    largest_node: int
+    """Cores of the node that has most of them: a trial runs on one node."""
+    gpus: int
+    gpu_memory: int | None = None
+
+
+def this_machine() -> Machine:
+    """The cores and GPUs that this process may use."""
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
+    return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Processor cores (also the trial's threads) and a share of a GPU."""
+    """Processor cores (also the trial's threads) and a share of a GPU; `at_once` is how many trials then fit."""
 
     cpus: int
     gpus: float
+    at_once: int
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: str, machine: Machine) -> str:
     """The device a person means by auto, cpu or cuda.
 
     Raises:
         ValueError: cuda was asked for and there is none.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device must be a device that PyTorch finds here (cpu, auto), got cuda")
+        return "cuda" if machine.gpus else "cpu"
+    if name == "cuda" and not machine.gpus:
+        raise ValueError("--device must be a device that there is (cpu, auto), got cuda")
     return name
 
 
-def share_out(
-    stages: Sequence[Stage], *, device: str, cpus: int | None, gpus: float | None, one_at_a_time: bool
-) -> Resources:
-    """Cores and GPU share of each trial: as given, else so that the stages that can run at once fill the machine.
+def share_out(wanted: int, machine: Machine, *, device: str, cpus: int | None, gpus: float | None) -> Resources:
+    """Cores and GPU share of each trial: as given, else so that the `wanted` trials that can run at once fill the
+    machine.
 
-    On a GPU as many trials share one as its memory allows (`GPU_MEMORY_PER_TRIAL` each).
+    As many trials share a GPU as its memory allows (`GPU_MEMORY_PER_TRIAL` each); where it is not known, one.
 
     Raises:
-        ValueError: a trial would not fit this machine, and would wait forever.
+        ValueError: a trial would not fit, and would wait forever.
     """
-    at_once = 1 if one_at_a_time else max(1, _leaves(stages))
-    cores = len(os.sched_getaffinity(0))
     if cpus is None:
-        cpus = max(1, cores // at_once)
-    if cpus > cores:
-        raise ValueError(f"--cpus-per-trial must be at most {cores}, the cores of this machine, got {cpus}")
-    devices = torch.cuda.device_count() if device == "cuda" else 0
+        cpus = min(max(1, machine.cores // wanted), machine.largest_node)
+    if cpus > machine.largest_node:
+        raise ValueError(
+            f"--cpus-per-trial must be at most {machine.largest_node}, the cores of a machine here, got {cpus}"
+        )
+    devices = machine.gpus if device == "cuda" else 0
     if gpus is not None and gpus > devices:
         raise ValueError(f"--gpus-per-trial must be at most {devices}, the GPUs in use here, got {gpus:g}")
+    by_cores = max(1, machine.cores // cpus)
     if not devices:
-        return Resources(cpus=cpus, gpus=0.0)
+        return Resources(cpus=cpus, gpus=0.0, at_once=min(wanted, by_cores))
     if gpus is None:
-        memory = torch.cuda.get_device_properties(0).total_memory
-        wanted = -(-at_once // devices)
-        gpus = 1 / max(1, min(wanted, memory // GPU_MEMORY_PER_TRIAL))
-    return Resources(cpus=cpus, gpus=gpus)
+        room = machine.gpu_memory // GPU_MEMORY_PER_TRIAL if machine.gpu_memory else 1
+        gpus = 1 / max(1, min(-(-wanted // devices), room))
+    by_gpus = int(devices / gpus + 1e-6)  # ten tenths of a GPU are ten
+    return Resources(cpus=cpus, gpus=gpus, at_once=min(wanted, by_cores, by_gpus))
 
 
-def _leaves(stages: Sequence[Stage]) -> int:
+def chains_at_once(stages: Sequence[Stage]) -> int:
     """Trained stages that are nobody's parent: that many chains can be under way at once."""
     parents = {stage.parent.key for stage in stages if stage.parent}
-    return sum(bool(stage.steps) and stage.key not in parents for stage in stages)
+    return max(1, sum(bool(stage.steps) and stage.key not in parents for stage in stages))

@@ -5,12 +5,14 @@ Nothing here knows what is being restored: a study brings its configs, and they 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from sweeps.learner import Config, Test
-from sweeps.record import Metric
+from sweeps.overrides import apply_overrides
+from sweeps.record import LABEL_WEIGHTS, Metric
 
 PROTOCOL_VERSION = 1
 """Part of every stage key: raised when the meaning of a config, of a step or of a checkpoint changes."""
@@ -26,7 +28,8 @@ def digest(content: object) -> str:
 class Stage:
     """One training segment: where it starts, its config, its length and its seed.
 
-    A stage of 0 steps is only evaluated (the degraded input).
+    A stage of 0 steps is only evaluated (the degraded input). `copy` tells apart stages that are the same training done
+    more than once on purpose (see `flat`). `labels` are names and texts for the run's tags; they are not in the key.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Stage:
     steps: int
     seed: int
     parent: "Stage | None" = None
+    copy: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -46,13 +51,15 @@ class Stage:
                 "config": asdict(self.config),
                 "steps": self.steps,
                 "seed": self.seed,
+                **({"copy": self.copy} if self.copy else {}),
             }
         )
 
     @property
     def title(self) -> str:
         """The name a person sees, such as `multi-task · +perceptual · seed 1`."""
-        return f"{self.name} · seed {self.seed}" if self.steps else self.name
+        parts = [self.name, f"seed {self.seed}" if self.steps else "", f"for {self.copy}" if self.copy else ""]
+        return " · ".join(part for part in parts if part)
 
     @property
     def first_step(self) -> int:
@@ -99,8 +106,25 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """A field of a stage's config and the values to try: on a logarithmic scale, unless `low` is 0."""
+
+    field: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What a search varies: fields of the last stage of a row."""
+
+    row: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything a sweep needs to know: rows, tests, metrics and tables."""
+    """Everything a sweep needs to know: rows, tests, metrics and tables, and what is worth a search."""
 
     name: str
     rows: tuple[Row, ...]
@@ -109,6 +133,7 @@ class Study:
     tables: tuple[Table, ...]
     comparable: bool
     notes: tuple[str, ...]
+    spaces: tuple[Space, ...] = ()
 
     def stages(self) -> list[Stage]:
         """The stage tree: every distinct stage of all rows, parents before their children."""
@@ -132,3 +157,55 @@ class Study:
     def tree_steps(self) -> int:
         """Steps of the stage tree."""
         return sum(stage.steps for stage in self.stages())
+
+
+Values = dict[str, float]
+"""Fields of a config and their values."""
+
+
+def with_values(stage: Stage, values: Values, **changes: Any) -> Stage:
+    """The stage with some fields of its config changed (and other attributes of its own).
+
+    Raises:
+        ValueError: a field that the config does not have, or a value that it does not take.
+    """
+    config = apply_overrides(stage.config, [f"{field}={value!r}" for field, value in values.items()])
+    return replace(stage, config=config, **changes)
+
+
+def tuned(study: Study, found: Mapping[str, Values], label: str) -> Study:
+    """The study with each row in `found` trained with the values found for it, and what follows on such a row
+    following on that; `label` says where they come from, in the tags of these stages' runs.
+
+    Raises:
+        ValueError: a row that the study does not have.
+    """
+    rows = {row.name: row for row in study.rows}
+    if unknown := found.keys() - rows.keys():
+        raise ValueError(f"--weights must name rows of study {study.name!r} ({', '.join(rows)}), got {min(unknown)!r}")
+    changes = {stage.key: values for name, values in found.items() for stage in rows[name].stages}
+
+    def rebuild(stage: Stage) -> Stage:
+        moved = replace(stage, parent=rebuild(stage.parent) if stage.parent else None)
+        return (
+            with_values(moved, changes[stage.key], labels=((LABEL_WEIGHTS, label),)) if stage.key in changes else moved
+        )
+
+    return replace(
+        study,
+        rows=tuple(replace(row, stages=tuple(rebuild(last) for last in row.stages)) for row in study.rows),
+    )
+
+
+def flat(study: Study) -> Study:
+    """The same study without shared prefixes: each row trains its whole chain for itself, to show that sharing changes
+    nothing. Its stages have keys of their own, its results an experiment of their own."""
+    rows = tuple(
+        replace(row, stages=tuple(_copy(last, row.name) if last.steps else last for last in row.stages))
+        for row in study.rows
+    )
+    return replace(study, name=f"{study.name}-flat", rows=rows)
+
+
+def _copy(stage: Stage, name: str) -> Stage:
+    return replace(stage, parent=_copy(stage.parent, name) if stage.parent else None, copy=name)

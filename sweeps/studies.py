@@ -9,11 +9,18 @@ from dataclasses import dataclass, replace
 from sweeps.deblurring.config import BlurredStage, DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData
 from sweeps.record import Metric, RowRecord, SweepRecord, TableRecord
-from sweeps.stages import Line, Row, Stage, Study, Table
+from sweeps.stages import Line, Range, Row, Space, Stage, Study, Table
 
 METRICS = (Metric(name="psnr", label="PSNR", decimals=2), Metric(name="ssim", label="SSIM", decimals=3))
 SSIM_NOTE = "SSIM is the 3-D one (MATLAB's on an RGB volume), as the published values are."
 BLURRED = "blurred"
+PERCEPTUAL = Range(field="losses.perceptual", low=1e-5, high=1e-2)
+ADVERSARIAL = Range(field="losses.adversarial", low=1e-4, high=1e-1)
+SPACES = (
+    Space(row="loss-perceptual", ranges=(PERCEPTUAL,)),
+    Space(row="loss-adversarial", ranges=(PERCEPTUAL, ADVERSARIAL)),
+)
+"""Around the weights of the presets, a factor of 30 either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +130,7 @@ def _study(name: str, inputs: Inputs, rows: tuple[Row, ...], tables: tuple[Table
         tables=tables,
         comparable=replace(inputs.config, losses=published.losses) == published,
         notes=(inputs.caption, SSIM_NOTE, *inputs.data.notes),
+        spaces=SPACES,
     )
 
 

@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import urlparse
+from typing import Any, Literal, ParamSpec, TypeVar
+from urllib.parse import quote, urlparse
 from urllib.request import url2pathname
 
 os.environ.update(
@@ -25,6 +26,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
+import sqlalchemy
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -36,16 +40,38 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from sweeps import record
+from sweeps.cli import without_password
 from sweeps.provenance import Provenance
-from sweeps.stages import Stage
-from sweeps.train import METRICS, STATE
+from sweeps.stages import Stage, Values
+from sweeps.sweep import StoreError
+from sweeps.train import DIGESTS, METRICS, STATE, Point
 
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def answering(method: Callable[P, T]) -> Callable[P, T]:
+    """Make whatever a store raises a StoreError of one line."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (MlflowException, OSError) as error:  # those of requests are OSErrors
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{type(error).__name__}: {reason[:300]}") from error
+
+    return call
 
 
 class MLflowRun:
@@ -83,6 +109,7 @@ class MLflowRun:
                 os.replace(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=partial), folder)
         return folder
 
+    @answering
     def state_file(self) -> Path:
         """The stage's final training state."""
         return self.model_folder() / STATE
@@ -107,52 +134,78 @@ class MLflowTracker:
         self._provenance = provenance
         self._experiment_id = self._open_experiment(uri, artifacts, experiment)
         self._runs: dict[str, str] = {}
-        self._logged_until: dict[str, int] = {}
+        self._logged: dict[str, set[int]] = {}
 
+    @answering
     def publish(self, sweep: record.SweepRecord) -> None:
         """Say in the store what this sweep asks for."""
         for tag, value in record.to_tags(sweep).items():
             self._client.set_experiment_tag(self._experiment_id, tag, value)
 
+    @answering
     def find(self, stage: Stage) -> MLflowRun | None:
         """The newest finished run of a stage."""
         return find_run(self._client, stage.key, self._downloads)
 
-    def start(self, stage: Stage, rows: list[str]) -> None:
+    @answering
+    def trials(self, search: str) -> dict[int, Values]:
+        """The values of each trial of a search, by its number."""
+        query = f"tags.`{record.label_tag(record.LABEL_SEARCH)}` = '{search}'"
+        runs = self._client.search_runs(_experiments(self._client), query)
+        number, values = record.label_tag(record.LABEL_TRIAL), record.label_tag(record.LABEL_VALUES)
+        return {int(run.data.tags[number]): json.loads(run.data.tags[values]) for run in runs}
+
+    @answering
+    def curve(self, stage: Stage, metric: str) -> dict[int, float]:
+        """Values of a metric by global step, from the stage's run; empty where it has none."""
+        run = self._own_run(stage)
+        history = self._client.get_metric_history(run.info.run_id, metric) if run else []
+        return {point.step: point.value for point in history}
+
+    @answering
+    def start(self, stage: Stage, rows: list[str]) -> int:
         """Open a run, or go on with the stage's own: left open by a killed driver, stopped, failed, or (where only
         evaluation is missing) finished."""
         run = self._own_run(stage)
         if run is None:
             run = self._create(stage, rows)
         else:
-            self._take_up(run)
+            self._take_up(stage, run)
         self._runs[stage.key] = run.info.run_id
-        history = self._client.get_metric_history(run.info.run_id, "loss/total")
-        self._logged_until[stage.key] = max((point.step for point in history), default=-1)
+        return max(self._steps_logged(stage), default=-1)
+
+    def _steps_logged(self, stage: Stage) -> set[int]:
+        history = self._client.get_metric_history(self._runs[stage.key], "loss/total")
+        self._logged[stage.key] = {point.step for point in history}
+        return self._logged[stage.key]
 
     def _own_run(self, stage: Stage) -> Run | None:
+        """The run to go on with. A second open one (its creation was retried, and both tries arrived) is deleted."""
         runs = _runs_of(self._client, stage.key)
-        for status in ("FINISHED", "RUNNING", "KILLED", "FAILED"):
-            for run in runs:
-                # Another driver's open run is its own business.
-                if run.info.status == status and (
-                    status == "FINISHED" or run.data.tags.get(record.TAG_OWNER) == self._provenance.owner
-                ):
-                    return run
-        return None
+        # Another driver's open run is its own business.
+        mine = [run for run in runs if run.data.tags.get(record.TAG_OWNER) == self._provenance.owner]
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        order = ("RUNNING", "SCHEDULED", "KILLED", "FAILED")
+        candidates = finished + [run for status in order for run in mine if run.info.status == status]
+        for run in candidates[1:]:
+            if run in mine and run.info.status == "RUNNING":
+                self._client.delete_run(run.info.run_id)
+        return candidates[0] if candidates else None
 
-    def _take_up(self, run: Run) -> None:
+    def _take_up(self, stage: Stage, run: Run) -> None:
         run_id = run.info.run_id
-        if run.info.status in ("KILLED", "FAILED"):
+        if run.info.status not in ("FINISHED", "RUNNING"):
             self._client.update_run(run_id, status="RUNNING")
-        if record.TAG_FAILURE in run.data.tags:
-            self._client.delete_tag(run_id, record.TAG_FAILURE)
+        for tag in (record.TAG_FAILURE, record.TAG_PRUNED):
+            if tag in run.data.tags:
+                self._client.delete_tag(run_id, tag)
         code = run.data.tags[record.TAG_CODE_DIGEST]
         if self._provenance.code not in code.split("+"):
             self._client.set_tag(run_id, record.TAG_CODE_DIGEST, f"{code}+{self._provenance.code}")
-        for tag, digest in self._provenance.data_tags().items():
-            self._client.set_tag(run_id, tag, digest)
+        for tag, value in {**self._provenance.data_tags(), **_labels(stage)}.items():
+            self._client.set_tag(run_id, tag, value)
 
+    @answering
     def close_abandoned(self, keys: Collection[str]) -> None:
         """Mark as stopped the runs that a killed driver of this folder left open, but for `keys`: those go on."""
         mine = f"tags.`{record.TAG_OWNER}` = '{self._provenance.owner}' AND attributes.status = 'RUNNING'"
@@ -160,13 +213,32 @@ class MLflowTracker:
             if run.data.tags[record.TAG_STAGE_KEY] not in keys:
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
-    def log(self, stage: Stage, step: int, metrics: dict[str, float]) -> None:
-        """Add points at a global step; what a stage logged before it was resumed is not logged twice."""
-        if step <= self._logged_until[stage.key]:
-            return
-        self._client.log_batch(self._runs[stage.key], metrics=_points(metrics, step))
-        self._logged_until[stage.key] = step
+    @answering
+    def log(self, stage: Stage, points: Sequence[Point]) -> None:
+        """Add points at global steps, but for those that are there: from before a resumption, or a lost answer."""
+        logged = self._logged.pop(stage.key, None)  # forgotten if what follows raises
+        if logged is None:
+            logged = self._steps_logged(stage)
+        new = [(step, metrics) for step, metrics in points if step not in logged]
+        entries = [metric for step, metrics in new for metric in _points(metrics, step)]
+        for start in range(0, len(entries), record.BATCH):
+            self._client.log_batch(self._runs[stage.key], metrics=entries[start : start + record.BATCH])
+        self._logged[stage.key] = logged | {step for step, _ in new}
 
+    @answering
+    def pause(self, stage: Stage) -> None:
+        """Mark the run as scheduled: MLflow has no paused."""
+        self._client.update_run(self._runs[stage.key], status="SCHEDULED")
+
+    @answering
+    def prune(self, stage: Stage, reason: str) -> None:
+        """Mark the run as killed, and say that it was pruned."""
+        run = self._own_run(stage)
+        if run is not None and run.data.tags.get(record.TAG_PRUNED) != reason:
+            self._client.set_tag(run.info.run_id, record.TAG_PRUNED, reason)
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    @answering
     def end(self, stage: Stage, result: Path | None, failure: str | None) -> None:
         """Log the result and finish the run; or mark it failed, with the reason; or as stopped."""
         run_id = self._runs[stage.key]
@@ -184,8 +256,14 @@ class MLflowTracker:
         if (result / "model").exists() and not self._has_model(run_id):
             self._log_model(stage, run_id, result / "model")
         tests = {metric.split("/")[1] for metric in metrics}
-        tags = [RunTag(record.protocol_tag(test), self._provenance.fingerprints[test]) for test in sorted(tests)]
-        self._client.log_batch(run_id, metrics=_points(metrics, stage.last_step), tags=tags)
+        digests = json.loads((result / DIGESTS).read_text())
+        tags = [
+            *(RunTag(record.protocol_tag(test), self._provenance.fingerprints[test]) for test in sorted(tests)),
+            *(RunTag(record.TAG_DIGEST_PREFIX + name, digest) for name, digest in digests.items()),
+        ]
+        known = self._client.get_run(run_id).data.metrics
+        new = {name: value for name, value in metrics.items() if known.get(name) != value}
+        self._client.log_batch(run_id, metrics=_points(new, stage.last_step), tags=tags)
         self._client.set_terminated(run_id, "FINISHED")
 
     def _create(self, stage: Stage, rows: list[str]) -> Run:
@@ -196,6 +274,7 @@ class MLflowTracker:
             record.TAG_ROWS: json.dumps(rows),
             record.TAG_SEED: str(stage.seed),
             **self._provenance.tags(),
+            **_labels(stage),
         }
         if stage.parent:
             tags[record.TAG_PARENT_KEY] = stage.parent.key
@@ -225,6 +304,12 @@ class MLflowTracker:
         ]
 
     def _log_images(self, run_id: str, strips: Path) -> None:
+        tests = [path.name for path in strips.iterdir()] if strips.exists() else []
+        # MLflow names each file anew: what was logged before a kill, or on a test set that has changed, would stay.
+        for old in self._client.list_artifacts(run_id, "images"):
+            if any(Path(old.path).name.startswith(f"{test}~") for test in tests):
+                artifacts: Any = get_artifact_repository(self._client.get_run(run_id).info.artifact_uri)
+                artifacts.delete_artifacts(old.path)
         for path in sorted(strips.glob("*/*.png")):
             with Image.open(path) as image:
                 self._client.log_image(run_id, image, key=f"{path.parent.name}/{path.stem}", step=STRIP_STEP)
@@ -233,7 +318,15 @@ class MLflowTracker:
         outputs = self._client.get_run(run_id).outputs
         return bool(outputs and outputs.model_outputs)
 
+    def _delete_unfinished_models(self, run_id: str) -> None:
+        """Those whose logging was cut off: no run has them as an output."""
+        for model in self._client.search_logged_models(
+            [self._experiment_id], filter_string=f"source_run_id = '{run_id}'"
+        ):
+            self._client.delete_logged_model(model.model_id)
+
     def _log_model(self, stage: Stage, run_id: str, folder: Path) -> None:
+        self._delete_unfinished_models(run_id)
         name = "".join(letter if letter.isalnum() else "-" for letter in stage.title)
         model = self._client.create_logged_model(
             self._experiment_id, name=name, source_run_id=run_id, model_type="stage"
@@ -267,7 +360,8 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     except Exception as error:  # each kind of store raises its own
         reason = str(error).splitlines()[0][:200]
         raise ValueError(
-            f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {uri}: {reason}"
+            "the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got "
+            f"{without_password(uri)}: {without_password(reason)}"
         ) from error
     mlflow.set_tracking_uri(uri)
     return client
@@ -329,3 +423,46 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def _labels(stage: Stage) -> dict[str, str]:
+    return {record.label_tag(name): text for name, text in stage.labels}
+
+
+def refused(uri: str) -> bool:
+    """Whether a tracking server wants other credentials than the client has.
+
+    Raises:
+        MlflowException: it does not answer as MLflow's does.
+    """
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            return True
+        raise
+    return False
+
+
+def schema_state(uri: str) -> Literal["empty", "foreign", "older", "current", "newer"]:
+    """How a database's tables stand to those of this MLflow; writes nothing, a SQLite file must exist.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError, ImportError: it can't be read.
+    """
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///file:{quote(uri.removeprefix('sqlite:///'))}?mode=ro&uri=true"
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+            tables = sqlalchemy.inspect(connection).get_table_names()
+    finally:
+        engine.dispose()
+    if found is None:
+        return "foreign" if tables else "empty"
+    if found == scripts.get_current_head():
+        return "current"
+    known = {script.revision for script in scripts.walk_revisions()}
+    return "older" if found in known else "newer"

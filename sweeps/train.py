@@ -4,15 +4,15 @@ A learner (what a study brings) does the steps; `train_stage` gives it what ever
 resumption in mid-stage, curves, a check for non-finite losses, evaluation at the end, and files that others can read.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,8 @@ WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 STATE = "state.pt"
 METRICS = "metrics.json"
+HISTORY = "history.json"
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ class Job:
     """One stage to train and the test sets to evaluate at its end.
 
     `start` is the state file to start from: the parent's final state, or the stage's own where it is `trained` already
-    and only evaluation is missing. Checkpoints and the result are written under `folder`.
+    and only evaluation is missing. Checkpoints and the result are written under `folder`. `until` is the step, counted
+    from the stage's own start, at which to pause: training ends there with a validation and a checkpoint. None: the
+    stage's end, where it is evaluated and has a result.
     """
 
     stage: Stage
@@ -62,6 +66,7 @@ class Job:
     folder: Path
     start: Path | None = None
     trained: bool = False
+    until: int | None = None
 
     @property
     def result(self) -> Path:
@@ -73,34 +78,45 @@ class NonFiniteError(RuntimeError):
     """A loss or a metric became NaN or infinite."""
 
 
+Point = tuple[int, dict[str, float]]
+"""A global step and the metrics there."""
+
 Report = Callable[[int, dict[str, float]], None]
 
 
 def train_stage(job: Job, settings: Settings, report: Report) -> None:
     """Train a stage, from its last checkpoint if there is one, evaluate it and write its result.
 
-    `report(global_step, metrics)` is called every `log_every` steps with mean losses and at validations.
-    On the CPU, with the same number of threads, an interrupted stage ends with the same bits as an undisturbed one.
+    `report(global_step, metrics)` is called with no metrics where training begins, then every `log_every` steps with
+    mean losses and at validations. The whole history is kept in the checkpoints and the result too, for a listener that
+    was not there. On the CPU, with the same number of threads, an interrupted stage ends with the same bits as an
+    undisturbed one.
 
     Raises:
         NonFiniteError: naming the stage and the steps; its checkpoints are removed, since they may be spoilt.
+        IncompleteStateError: the state to start from is damaged.
     """
     torch.set_num_threads(settings.threads)
     stage = job.stage
+    end = stage.steps if job.until is None else job.until
     learner = stage.config.learner(seed=stage.seed, device=torch.device(settings.device), cache=settings.cache)
     try:
-        step = _resume(job, learner)
-        while step < stage.steps:
-            since, step = step, min(step + settings.log_every, stage.steps)
+        step, history = _resume(job, learner)
+        report(stage.first_step + step, {})
+        while step < end:
+            since, step = step, min(step + settings.log_every, end)
             metrics = _mean_losses(learner, step - since)
-            if step % settings.validate_every == 0 or step == stage.steps:
+            if step % settings.validate_every == 0 or step == end:
                 metrics |= {f"validation/{name}": value for name, value in learner.validate().items()}
             _require_finite(metrics, f"{stage.title}, steps {since + 1} to {step}")
-            # Before the checkpoint: after a kill between the two a point is reported twice, not never.
-            report(stage.first_step + step, metrics)
-            if step % settings.checkpoint_every == 0 or step == stage.steps:
-                _write_checkpoint(job, learner, step)
-        _write_result(job, learner)
+            history.append((stage.first_step + step, metrics))
+            report(*history[-1])
+            if step % settings.checkpoint_every == 0 or step == end:
+                _write_checkpoint(job, learner, step, history)
+        if job.until is None:
+            _write_result(job, learner, history)
+        else:
+            _write_json(job.folder / HISTORY, history)
     except NonFiniteError:
         for checkpoint in checkpoints(job.folder):
             checkpoint.unlink()
@@ -122,22 +138,27 @@ def _require_finite(metrics: dict[str, float], where: str) -> None:
             raise NonFiniteError(f"{where}: {name} is {value}")
 
 
-def _resume(job: Job, learner: Learner) -> int:
-    """Bring the learner to where the stage stands and return the steps done."""
+def _resume(job: Job, learner: Learner) -> tuple[int, list[Point]]:
+    """Bring the learner to where the stage stands; the steps done, and their history."""
     if not job.trained:
         for checkpoint in reversed(checkpoints(job.folder)):
             try:
                 content = load_state(checkpoint)
+                if content["stage"] != job.stage.key:
+                    raise IncompleteStateError(f"{checkpoint} is of another stage ({content['stage']})")
             except IncompleteStateError as error:
                 print(f"{error}; going back to the one before", flush=True)
                 continue
-            assert content["stage"] == job.stage.key
             for name, part in learner.state.items():
                 part.load_state_dict(content["state"][name])
-            return int(content["step"])
-    if job.start:
-        _inherit(learner, load_state(job.start)["state"], same_stage=job.trained)
-    return job.stage.steps if job.trained else 0
+            return int(content["step"]), _history(content)
+    content = load_state(job.start) if job.start else {"state": {}}
+    _inherit(learner, content["state"], same_stage=job.trained)
+    return (job.stage.steps, _history(content)) if job.trained else (0, [])
+
+
+def _history(content: dict[str, Any]) -> list[Point]:
+    return [(step, metrics) for step, metrics in content.get("history", [])]
 
 
 def _inherit(learner: Learner, parent: dict[str, Any], *, same_stage: bool) -> None:
@@ -152,7 +173,7 @@ def _inherit(learner: Learner, parent: dict[str, Any], *, same_stage: bool) -> N
 
 
 class IncompleteStateError(RuntimeError):
-    """A state file that was cut off, or is none."""
+    """A state file that was cut off, or is another one."""
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -163,8 +184,12 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        raise IncompleteStateError(f"{path} is not a complete state file ({error})") from error
+        missing = {"stage", "step", "state"} - content.keys()
+    except Exception as error:  # a damaged file raises any of a dozen
+        reason = " ".join(str(error).split())[:200]
+        raise IncompleteStateError(f"{path} is not a complete state file ({reason})") from error
+    if missing:
+        raise IncompleteStateError(f"{path} is not a state file: it has no {', '.join(sorted(missing))}")
     return content
 
 
@@ -174,31 +199,40 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
-def _write_checkpoint(job: Job, learner: Learner, step: int) -> None:
+def _write_checkpoint(job: Job, learner: Learner, step: int, history: list[Point]) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    path = job.folder / f"checkpoint-{step:08d}.pt"
-    _save_state(path, job, learner, step)
+    _save_state(job.folder / f"checkpoint-{step:08d}.pt", job, learner, step, history)
     for old in checkpoints(job.folder)[:-CHECKPOINTS_KEPT]:
         old.unlink(missing_ok=True)
 
 
-def _save_state(path: Path, job: Job, learner: Learner, step: int) -> None:
+def _save_state(path: Path, job: Job, learner: Learner, step: int, history: list[Point]) -> None:
     state = {name: part.state_dict() for name, part in learner.state.items()}
     partial = path.with_suffix(".partial")
-    torch.save({"stage": job.stage.key, "step": step, "state": state}, partial)
-    os.replace(partial, path)
+    try:
+        torch.save({"stage": job.stage.key, "step": step, "state": state, "history": history}, partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk every byte counts
+        raise
 
 
-def _write_result(job: Job, learner: Learner) -> None:
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, sort_keys=True))
+
+
+def _write_result(job: Job, learner: Learner, history: list[Point]) -> None:
     """Evaluate, and write `result/` in one move, so that a result is whole or absent."""
     partial = job.folder / "result.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     metrics: dict[str, float] = {}
+    digests = {name: state_digest(part.state_dict()) for name, part in learner.state.items()}
     for test in job.tests:
         evaluation = learner.evaluate(test)
         metrics |= {record.test_metric(test.name, name): value for name, value in evaluation.means().items()}
         _require_finite(metrics, job.stage.title)
+        digests[f"{record.PER_IMAGE_FOLDER}.{test.name}"] = state_digest(evaluation.per_image)
         table = partial / record.per_image_file(test.name)
         table.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(evaluation.per_image), table)
@@ -206,12 +240,38 @@ def _write_result(job: Job, learner: Learner) -> None:
             image = partial / record.strip_file(test.name, index)
             image.parent.mkdir(parents=True, exist_ok=True)
             strip.save(image)
-    (partial / METRICS).write_text(json.dumps(metrics, sort_keys=True))
+    _write_json(partial / METRICS, metrics)
+    _write_json(partial / HISTORY, history)
+    _write_json(partial / DIGESTS, digests)
     if learner.model is not None:
         model = partial / "model"
         model.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in learner.model.state_dict().items()}, model / WEIGHTS)
         (model / CONFIG).write_text(json.dumps(asdict(job.stage.config), sort_keys=True, indent=2))
-        _save_state(model / STATE, job, learner, job.stage.steps)
+        _save_state(model / STATE, job, learner, job.stage.steps, history)
     shutil.rmtree(job.result, ignore_errors=True)
     os.replace(partial, job.result)
+
+
+def state_digest(state: object) -> str:
+    """16 hexadecimal digits of the SHA-256 of nested dictionaries and lists of tensors and plain values, bit by bit."""
+    total = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            total.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            total.update(f"{{{len(value)}".encode())
+            for key in sorted(value, key=repr):
+                add(key)
+                add(value[key])
+        elif isinstance(value, (list, tuple)):
+            total.update(f"[{len(value)}".encode())
+            for each in value:
+                add(each)
+        else:
+            total.update(repr(value).encode() + b"\0")
+
+    add(state)
+    return total.hexdigest()[:16]

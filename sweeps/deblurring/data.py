@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import assets
 from datasets.blur import BlurredTestSet
 from datasets.faces import SOURCES, FaceSet, read_faces, store_faces
 from datasets.kernels import KernelSet, load_kernels
@@ -30,6 +31,19 @@ class DeblurData:
     tests: tuple[DeblurTest, ...]
     names: dict[str, str]
     notes: tuple[str, ...]
+
+
+def files_of(data: DeblurData, backbone: str | None, cache: Path) -> dict[str, Path]:
+    """The files below `cache` that training and evaluation read, by their path below it."""
+    training = data.training
+    faces = {training.faces, training.validation_faces, *(test.faces for test in data.tests)}
+    kernels = {training.kernels, training.validation_kernels, *(test.kernels for test in data.tests)}
+    paths = [
+        *(cache / "faces" / f"{digest}.arrow" for digest in sorted(faces)),
+        *(path for digest in sorted(kernels) for path in sorted((cache / "kernels" / digest).iterdir())),
+        *([assets.fetch(backbone, cache)] if backbone else []),
+    ]
+    return {str(path.relative_to(cache)): path for path in paths}
 
 
 def planned_data(config: DataConfig, tests: Mapping[str, str]) -> DeblurData:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from sweeps.engine import InProcessEngine
-from sweeps.sweep import State, Sweep
-from sweeps.train import STATE
+from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
+from sweeps.train import HISTORY, STATE
 
 
 @dataclass
@@ -33,9 +33,11 @@ class MemoryTracker:
 
     def start(self, stage, rows):
         self.events.append(("start", stage.name))
+        return max(self.points.get(stage.key, []), default=-1)
 
-    def log(self, stage, step, metrics):
-        self.points.setdefault(stage.key, []).append(step)
+    def log(self, stage, points):
+        logged = self.points.setdefault(stage.key, [])
+        logged += [step for step, _ in points if step not in logged]
 
     def end(self, stage, result, failure):
         self.events.append(("failed" if failure else "end" if result else "stopped", stage.name))
@@ -59,7 +61,25 @@ class Silent:
 def make(study, tmp_path):
     tracker = MemoryTracker(tmp_path)
     tracker.fingerprint = study.tests[0].fingerprint
-    return tracker, lambda changed=study: Sweep(changed, tracker, Silent(), tmp_path / "stages")
+
+    def sweep(changed=study, patience=0.0):
+        stages = changed.stages()
+        return Sweep(
+            stages=stages,
+            tests=changed.tests,
+            tracker=tracker,
+            view=Silent(),
+            folder=tmp_path / "stages",
+            schedule=LongestChainFirst(stages),
+            rows={},
+            patience=patience,
+        )
+
+    return tracker, sweep
+
+
+def names_in(sweep, state):
+    return [stage.name for stage in sweep.all_in(state)]
 
 
 def test_every_stage_runs_once_and_after_its_parent(tiny_study, settings, tmp_path):
@@ -98,8 +118,8 @@ def test_a_failed_stage_skips_its_descendants_and_nothing_else(tiny_study, tmp_p
     state = sweep()
     job = state.take()
     state.complete(job.stage.key, failure="NonFiniteLossError: loss/total is nan")
-    assert [stage.name for stage in state.failed()] == ["multi-task · content"]
-    assert [stage.name for stage in state.skipped()] == ["multi-task · +perceptual", "multi-task · +adversarial"]
+    assert names_in(state, State.FAILED) == ["multi-task · content"]
+    assert names_in(state, State.SKIPPED) == ["multi-task · +perceptual", "multi-task · +adversarial"]
     others = [state.take().stage.name for _ in range(3)]
     assert len(set(others)) == 3
     assert state.over()
@@ -119,26 +139,27 @@ def test_a_stage_that_raises_is_failed_and_the_others_go_on(tiny_study, settings
     _tracker, sweep = make(study, tmp_path)
     state = sweep(study)
     InProcessEngine(settings).run(state)
-    assert [stage.name for stage in state.failed()] == ["multi-task · content"]
-    assert (len(state.trained_here()), len(state.evaluated_here())) == (2, 1)
+    assert names_in(state, State.FAILED) == ["multi-task · content"]
+    assert (len(state.trained), len(state.evaluated)) == (2, 1)
 
 
 def test_a_result_that_cannot_be_recorded_is_kept_for_the_next_sweep(tiny_study, settings, tmp_path, monkeypatch):
     tracker, sweep = make(tiny_study, tmp_path)
 
     def refuse(stage, result, failure):
-        raise ConnectionError("the store is gone")
+        raise StoreError("the store is gone")
 
     state = sweep()
     with monkeypatch.context() as patch:
         patch.setattr(tracker, "end", refuse)
         InProcessEngine(settings).run(state)
-    assert len(state.failed()) == 4
-    assert len(state.skipped()) == 2
+    failed = state.all_in(State.FAILED)
+    assert len(failed) == 4
+    assert len(state.all_in(State.SKIPPED)) == 2
     points = dict(tracker.points)
     InProcessEngine(settings).run(sweep())
     assert len(tracker.finished) == 6
-    for stage in state.failed():  # evaluated and recorded, not trained again
+    for stage in failed:  # evaluated and recorded, not trained again
         assert tracker.points.get(stage.key) == points.get(stage.key)
 
 
@@ -175,6 +196,7 @@ def test_no_order_of_completion_loses_a_stage(tiny_study, tmp_path, order):
             taken += 1
         job = live.pop(order[taken % 3] % len(live))
         job.result.mkdir(parents=True)
+        (job.result / HISTORY).write_text("[]")
         state.complete(job.stage.key)
     assert taken == 6
     assert all(current == State.DONE for current in state.states.values())

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from sweeps import record
 from sweeps.provenance import Provenance, code_digest, git_state
+from sweeps.sweep import StoreError
 from sweeps.tracking import MLflowTracker
-from sweeps.train import METRICS
+from sweeps.train import DIGESTS, METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -65,23 +68,98 @@ def runs_of(client, stage):
 def result(folder, **metrics):
     folder.mkdir(parents=True)
     (folder / METRICS).write_text(json.dumps(metrics or {"test/Made up/psnr": 20.0}))
+    (folder / DIGESTS).write_text(json.dumps({"generator": "0123"}))
     return folder
 
 
 def test_a_run_left_open_by_a_killed_driver_is_taken_up_without_duplicates(store, client, stage, tmp_path):
     killed = driver(store)
     killed.start(stage, ["scales-1"])
-    killed.log(stage, 10, {"loss/total": 1.0})
-    killed.log(stage, 20, {"loss/total": 0.9})
+    killed.log(stage, [(10, {"loss/total": 1.0})])
+    killed.log(stage, [(20, {"loss/total": 0.9})])
     again = driver(store)
-    again.start(stage, ["scales-1"])
-    for step in (20, 30):
-        again.log(stage, step, {"loss/total": 0.5})
+    assert again.start(stage, ["scales-1"]) == 20
+    again.log(stage, [(20, {"loss/total": 0.5})])
+    again.log(stage, [(step, {"loss/total": 0.5}) for step in (10, 20, 30)])
     again.end(stage, result(tmp_path / "result"), None)
     (run,) = runs_of(client, stage)
     assert run.info.status == "FINISHED"
     points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss/total")]
     assert points == [(10, 1.0), (20, 0.9), (30, 0.5)]
+    assert run.data.tags[record.TAG_DIGEST_PREFIX + "generator"] == "0123"
+
+
+def test_a_history_longer_than_a_request_is_logged_whole(store, client, stage):
+    tracker = driver(store)
+    assert tracker.start(stage, []) == -1
+    steps = list(range(1, 3 * record.BATCH // 2))
+    tracker.log(stage, [(step, {"loss/total": 1 / step, "loss/content": 1.0}) for step in steps])
+    (run,) = runs_of(client, stage)
+    history = client.get_metric_history(run.info.run_id, "loss/total")
+    assert [(point.step, point.value) for point in history] == [(step, 1 / step) for step in steps]
+
+
+def test_an_end_cut_off_anywhere_can_be_done_again(store, client, stage, tmp_path):
+    """The driver may die after any call; what it did must not be there twice."""
+    folder = result(tmp_path / "result")
+    (folder / "model").mkdir()
+    (folder / "model" / "state.pt").write_bytes(b"state")
+    (folder / "strips" / "Made up").mkdir(parents=True)
+    Image.new("RGB", (9, 3)).save(folder / "strips" / "Made up" / "00.png")
+    driver(store).start(stage, [])
+    calls = ("log_image", "create_logged_model", "log_outputs", "log_batch", "set_terminated")
+    for name in calls:
+        tracker = driver(store)
+        tracker.start(stage, [])
+        real = getattr(tracker._client, name)
+
+        def cut_off(*args, real=real, **kwargs):
+            real(*args, **kwargs)
+            raise MlflowException("the answer was lost")
+
+        setattr(tracker._client, name, cut_off)
+        with pytest.raises(StoreError, match="the answer was lost"):
+            tracker.end(stage, folder, None)
+    again = driver(store)
+    again.start(stage, [])
+    again.end(stage, folder, None)
+    (run,) = runs_of(client, stage)
+    run = client.get_run(run.info.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    assert [model.model_id for model in models] == [run.outputs.model_outputs[0].model_id]
+    assert len(client.get_metric_history(run.info.run_id, "test/Made up/psnr")) == 1
+    assert len(client.list_artifacts(run.info.run_id, "images")) == 2  # the picture and its thumbnail
+
+
+def test_a_creation_whose_answer_was_lost_leaves_one_run(store, client, stage, tmp_path):
+    driver(store).start(stage, [])
+    first = runs_of(client, stage)[0]
+    client.create_run(first.info.experiment_id, tags=first.data.tags)
+    assert len(runs_of(client, stage)) == 2
+    tracker = driver(store)
+    tracker.start(stage, [])
+    tracker.end(stage, result(tmp_path / "result"), None)
+    (run,) = runs_of(client, stage)
+    assert run.info.status == "FINISHED"
+
+
+def test_paused_and_pruned_are_neither_finished_nor_failed(store, client, stage, tmp_path):
+    tracker = driver(store)
+    tracker.start(stage, [])
+    tracker.pause(stage)
+    (run,) = runs_of(client, stage)
+    assert run.info.status == "SCHEDULED"
+    again = driver(store)
+    again.prune(stage, "7th of 9 at step 20")
+    (run,) = runs_of(client, stage)
+    assert (run.info.status, run.data.tags[record.TAG_PRUNED]) == ("KILLED", "7th of 9 at step 20")
+    again.start(stage, [])
+    again.end(stage, result(tmp_path / "result"), None)
+    (run,) = runs_of(client, stage)
+    assert run.info.status == "FINISHED"
+    assert record.TAG_PRUNED not in run.data.tags
 
 
 @pytest.mark.parametrize(("failure", "status"), [("NaN", "FAILED"), (None, "KILLED")])

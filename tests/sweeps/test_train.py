@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,19 @@ from safetensors.torch import load_file
 from sweeps.deblurring.config import LossWeights
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.stages import Stage
-from sweeps.train import STATE, WEIGHTS, Job, NonFiniteError, Settings, checkpoints, load_state, train_stage
+from sweeps.train import (
+    DIGESTS,
+    HISTORY,
+    STATE,
+    WEIGHTS,
+    Job,
+    NonFiniteError,
+    Settings,
+    checkpoints,
+    load_state,
+    state_digest,
+    train_stage,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +41,8 @@ def run(stage, tests, folder, settings, *, start=None, trained=False, kill_at=No
     points = []
 
     def report(step, metrics):
+        if not metrics:
+            return
         points.append((step, metrics))
         if step == kill_at:
             raise Killed
@@ -78,6 +93,9 @@ def test_a_stage_killed_at_any_step_ends_with_the_same_bits(tiny_study, settings
             run(stage, tiny_study.tests, tmp_path / "killed", settings, start=start, kill_at=step)
     resumed, resumed_points = run(stage, tiny_study.tests, tmp_path / "killed", settings, start=start)
     assert_same_state(undisturbed / "model" / STATE, resumed / "model" / STATE)
+    for result in (undisturbed, resumed):
+        assert [tuple(point) for point in json.loads((result / HISTORY).read_text())] == points
+    assert (undisturbed / DIGESTS).read_text() == (resumed / DIGESTS).read_text()
     assert resumed_points == points[-2:]  # the last point before the kill is repeated: its checkpoint came too late
     name = f"per_image/{tiny_study.tests[0].name}.parquet"
     assert pq.read_table(undisturbed / name).equals(pq.read_table(resumed / name))
@@ -117,6 +135,66 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(tiny_study, settings
     resumed, points = run(stage, [], tmp_path / "cut", settings)
     assert [step for step, _ in points] == [2, 3, 4]
     assert_same_state(undisturbed / "model" / STATE, resumed / "model" / STATE)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", {"stage": "another", "step": 3, "state": {}}, {"step": 3}])
+def test_a_foreign_checkpoint_gives_way_to_the_one_before(tiny_study, settings, tmp_path, content):
+    stage = stage_of(tiny_study, "scales-2")
+    undisturbed, _ = run(stage, [], tmp_path / "whole", settings)
+    with pytest.raises(Killed):
+        run(stage, [], tmp_path / "cut", settings, kill_at=3)
+    newest = checkpoints(tmp_path / "cut")[-1]
+    if isinstance(content, bytes):
+        newest.write_bytes(content)
+    else:
+        torch.save(content, newest)
+    resumed, points = run(stage, [], tmp_path / "cut", settings)
+    assert [step for step, _ in points] == [2, 3, 4]
+    assert_same_state(undisturbed / "model" / STATE, resumed / "model" / STATE)
+
+
+def test_a_bare_pickle_is_never_run(tiny_study, settings, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "exploded",)
+
+    stage = stage_of(tiny_study, "scales-2")
+    torch.save(Bomb(), tmp_path / "checkpoint-00000003.pt")
+    torch.save({"stage": stage.key, "step": 2, "state": Bomb()}, tmp_path / "checkpoint-00000002.pt")
+    _, points = run(stage, [], tmp_path, settings)
+    assert [step for step, _ in points] == [1, 2, 3, 4]
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_paused_stage_ends_with_the_same_bits(tiny_study, settings, tmp_path):
+    stage = stage_of(tiny_study, "multi-task")
+    undisturbed, _ = run(stage, tiny_study.tests, tmp_path / "whole", settings)
+    for until in (1, 3):
+        job = Job(stage=stage, tests=(), folder=tmp_path / "paused", until=until)
+        train_stage(job, settings, lambda step, metrics: None)
+        assert not job.result.exists()
+        history = json.loads((job.folder / HISTORY).read_text())
+        assert [step for step, _ in history] == list(range(1, until + 1))
+        assert "validation/psnr" in history[-1][1]
+    resumed, points = run(stage, tiny_study.tests, tmp_path / "paused", settings)
+    assert [step for step, _ in points] == [4]
+    assert (undisturbed / DIGESTS).read_text() == (resumed / DIGESTS).read_text()
+
+
+def test_a_state_s_digest_is_of_every_bit():
+    state = {"a": {"step": 1, "moment": torch.tensor([1.0, 2.0])}, "b": [torch.tensor(1), "text"]}
+    reordered = {"b": [torch.tensor(1), "text"], "a": {"moment": torch.tensor([1.0, 2.0]), "step": 1}}
+    assert state_digest(state) == state_digest(reordered)
+    nudged = torch.tensor([1.0, 2.0]).view(torch.int32).add(torch.tensor([0, 1])).view(torch.float32)
+    others = [
+        {**state, "a": {"step": 1, "moment": nudged}},
+        {**state, "a": {"step": 2, "moment": torch.tensor([1.0, 2.0])}},
+        {**state, "a": {"step": 1, "moment": torch.tensor([[1.0, 2.0]])}},
+        {**state, "b": [torch.tensor(1, dtype=torch.int32), "text"]},
+        {**state, "b": ["text", torch.tensor(1)]},
+        {"a": state["a"]},
+    ]
+    assert len({state_digest(each) for each in [state, *others]}) == len(others) + 1
 
 
 def test_two_checkpoints_are_kept(tiny_study, settings, tmp_path):

@@ -1,0 +1,227 @@
+"""What the commands do: `ablate` and `search`, each from a request to an exit code."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sweeps import cli
+from sweeps.halving import rungs
+from sweeps.launch import Launch, Request, only_driver, run_sweep
+from sweeps.plan import print_plan
+from sweeps.progress import Progress
+from sweeps.resources import Resources, chains_at_once
+from sweeps.stages import Range, Space, Stage, Study
+from sweeps.stages import flat as as_flat
+from sweeps.studies import describe
+from sweeps.sweep import LongestChainFirst, State, Sweep
+from sweeps.tuning import Search, Trial, current_values
+from sweeps.weights import Found, RowFound
+
+if TYPE_CHECKING:
+    from sweeps.tracking import MLflowTracker
+
+METRIC = "validation/psnr"
+
+
+def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, plan: bool, budget: float | None) -> int:
+    """Train and evaluate a study's rows; the exit code is 1 where a stage failed.
+
+    Raises:
+        ValueError, OSError: a user's mistake, in one line.
+    """
+    launch = Launch(request)
+    count = range(1, seeds + 1)
+    found = Found.read(weights, request.preset) if weights else None
+
+    def change(study: Study) -> Study:
+        study = found.apply(study) if found else study
+        return as_flat(study) if flat else study
+
+    if plan:
+        print_plan(launch.console, change(launch.study(launch.planned(), seeds=count)))
+        return 0
+    with only_driver(request.runs):
+        study = change(launch.real_study(count))
+        resources = launch.resources(chains_at_once(study.stages()))
+        tracker = launch.tracker(study, resources, experiment=study.name)
+        tracker.close_abandoned([stage.key for stage in study.stages()])
+        tracker.publish(describe(study, request.preset, count))
+        launch.say_where()
+        stages = study.stages()
+        sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
+        if sweep.over():
+            launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
+            return 0
+        return _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
+
+
+def search(
+    request: Request,
+    *,
+    trials: int,
+    seed: int,
+    rows: Sequence[str],
+    over: Sequence[str],
+    factor: int,
+    levels: int,
+    weights: Path | None,
+    out: Path | None,
+) -> int:
+    """Search the values of rows, one after another, each on top of what was found for those before it.
+
+    Raises:
+        ValueError, OSError: a user's mistake, in one line.
+    """
+    launch = Launch(request)
+    found = Found.read(weights, request.preset) if weights else Found(preset=request.preset, seed=seed, rows={})
+    planned = found.apply(launch.study(launch.planned(), seeds=[seed]))
+    spaces = _spaces(planned, rows, over)
+    for space in spaces:
+        current_values(_last_stage(planned, space.row), space)
+    file = out or request.runs / "search" / f"{request.study}-{request.preset}.json"
+    with only_driver(request.runs):
+        plain = launch.real_study([seed])
+        resources = launch.resources(trials)
+        tracker = launch.tracker(plain, resources, experiment=f"{plain.name}-search")
+        launch.say_where()
+        for space in spaces:
+            study = found.apply(plain)
+            base = _last_stage(study, space.row)
+            if code := _train_parents(launch, study, base, tracker, resources):
+                return code
+            schedule = Search(
+                base=base,
+                space=space,
+                trials=trials,
+                rungs=rungs(steps=base.steps, factor=factor, count=levels, multiple=launch.preset.log_every),
+                factor=factor,
+                metric=METRIC,
+            )
+            schedule.recall(tracker)
+            tracker.close_abandoned([stage.key for stage in schedule.stages])
+            sweep, progress = launch.sweep(study, schedule.stages, tracker, schedule, evaluate=False)
+            if not sweep.over() and (code := _run(launch, study, sweep, progress, resources)):
+                return code
+            best = schedule.best(sweep)
+            _show_search(launch.console, schedule, sweep)
+            if best is None:
+                raise ValueError(f"row {space.row!r} needs a trial that runs to its end, and all failed")
+            found = found.with_row(
+                space.row,
+                RowFound(
+                    values=best.values,
+                    metric=METRIC,
+                    value=best.measured[base.steps],
+                    trials=trials,
+                    search=schedule.id,
+                ),
+            )
+            found.write(file)
+    launch.console.print(
+        f"Train the rows with these values: python -m sweeps.ablation {request.study} --weights {file}"
+    )
+    return 0
+
+
+def _train_parents(launch: Launch, study: Study, base: Stage, tracker: "MLflowTracker", resources: Resources) -> int:
+    parents = list(base.chain())[:-1]
+    sweep, progress = launch.sweep(study, parents, tracker, LongestChainFirst(parents), evaluate=False)
+    if sweep.over():
+        return 0
+    return _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
+
+
+def _run(launch: Launch, study: Study, sweep: Sweep, progress: Progress, resources: Resources) -> int:
+    return run_sweep(launch.console, sweep, progress, launch.engine(study, resources))
+
+
+def _spaces(study: Study, rows: Sequence[str], over: Sequence[str]) -> list[Space]:
+    """What to search: the study's own spaces, those of some rows, or given ranges of one row."""
+    if not over:
+        known = {space.row: space for space in study.spaces}
+        return [cli.lookup(known, row, "--row") for row in rows] or list(known.values())
+    if len(rows) != 1:
+        raise ValueError(f"--over needs one --row whose fields it names, got {len(rows)}")
+    cli.lookup({row.name: row for row in study.rows if row.stages[0].steps}, rows[0], "--row")
+    return [Space(row=rows[0], ranges=tuple(_range(text) for text in over))]
+
+
+def _range(text: str) -> Range:
+    """FIELD=LOW..HIGH."""
+    field, _, bounds = text.partition("=")
+    low, _, high = bounds.partition("..")
+    try:
+        each = Range(field=field, low=float(low), high=float(high))
+    except ValueError:
+        each = None
+    if each is None or not 0 <= each.low < each.high < math.inf:
+        raise ValueError(
+            f"--over must be FIELD=LOW..HIGH with 0 <= LOW < HIGH, as losses.perceptual=1e-5..1e-2, got {text[:80]!r}"
+        )
+    return each
+
+
+def _last_stage(study: Study, row: str) -> Stage:
+    return next(each.stages[0] for each in study.rows if each.name == row)
+
+
+def _standing(trial: Trial) -> tuple[int, float]:
+    step = trial.last_step()
+    return step, trial.measured.get(step, -math.inf)
+
+
+def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
+    """The trials, the best first, what was spent, and what mattered."""
+    best = schedule.best(sweep)
+    table = Table(
+        title=f"Search {schedule.id}, row {schedule.space.row}", title_justify="left", box=None, pad_edge=False
+    )
+    for heading in ("trial", *(each.field for each in schedule.space.ranges), "step", "PSNR", ""):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    for trial in sorted(schedule.trials, key=lambda each: _standing(each), reverse=True):
+        step = trial.last_step()
+        state = str(sweep.states[trial.stage.key])
+        notes = [
+            "best" if trial is best else "",
+            "as it was" if trial.number == 0 else "",
+            state if state != "done" else "",
+        ]
+        table.add_row(
+            str(trial.number),
+            *(f"{trial.values[each.field]:.3g}" for each in schedule.space.ranges),
+            f"{step:,}",
+            f"{trial.measured[step]:.2f}" if step else "",
+            ", ".join(note for note in notes if note),
+            style="bold" if trial is best else "",
+        )
+    console.print(table)
+    spent = sum(trial.last_step() for trial in schedule.trials)
+    full = schedule.full_steps()
+    console.print(
+        f"{spent:,} steps in place of {full:,} ({spent / full:.0%}), {sweep.executed:,} of them now.", highlight=False
+    )
+    if shares := schedule.importances(sweep):
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        console.print(f"Importance at the first rung (fANOVA): {listed}", highlight=False)
+    for stage in sweep.all_in(State.FAILED):
+        console.print(f"failed:  {escape(stage.title)}", style="red")
+
+
+def _summary(console: Console, sweep: Sweep) -> int:
+    failed, skipped = sweep.all_in(State.FAILED), sweep.all_in(State.SKIPPED)
+    console.print(
+        f"{len(sweep.trained)} stages trained ({sweep.executed:,} steps), {len(sweep.evaluated)} only evaluated, "
+        f"{len(sweep.already_done)} were in the store already, {len(failed)} failed, {len(skipped)} skipped."
+    )
+    if sweep.repeated:
+        console.print(f"{sweep.repeated:,} of the steps were done again: lost after the last checkpoint.")
+    for stage in failed:
+        console.print(f"failed:  {escape(stage.title)}", style="red")
+    for stage in skipped:
+        console.print(f"skipped: {escape(stage.title)}", style="yellow")
+    return 1 if failed else 0

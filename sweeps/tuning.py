@@ -1,0 +1,191 @@
+"""A search: trials of one stage with different values, each forked from the same parent, halved and promoted.
+
+All there is to know of a search is in the tracking store: which trials there are (tags of their runs) and what they
+were worth at each rung (their curves). Everything else is a function of that, so that a search that was killed goes on
+as if it had not been.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sweeps import record
+from sweeps.halving import Halving
+from sweeps.stages import Space, Stage, Values, digest, with_values
+from sweeps.suggest import Known, importances, suggest
+from sweeps.sweep import State, Sweep
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """`measured` is the metric by step from the stage's own start."""
+
+    number: int
+    stage: Stage
+    values: Values
+    measured: dict[int, float] = field(default_factory=dict)
+
+    def last_step(self) -> int:
+        """The last step at which it was measured."""
+        return max(self.measured, default=0)
+
+
+class History(Protocol):
+    """What a search reads from the store."""
+
+    def trials(self, search: str) -> dict[int, Values]:
+        """The values of each trial of a search."""
+
+    def curve(self, stage: Stage, metric: str) -> dict[int, float]:
+        """Values of a metric by global step; empty where the stage has no run."""
+
+
+class Search:
+    """Trials of a stage, as the schedule of a sweep.
+
+    Trial 0 is the stage as it is: a row of a table, so it runs to its end. The others are halved.
+
+    Args:
+        base: the stage whose config is varied; all trials start where its parent ended.
+        space: which fields, and their ranges.
+        trials: how many in all.
+        rungs: steps from the stage's start at which trials are compared; the last is its end.
+        factor: one in `factor` goes on from a rung.
+        metric: a validation metric, to be made as large as possible.
+    """
+
+    def __init__(
+        self, *, base: Stage, space: Space, trials: int, rungs: tuple[int, ...], factor: int, metric: str
+    ) -> None:
+        self.space, self.metric = space, metric
+        self.id = search_id(base, space, rungs, factor, metric)
+        self.trials = [Trial(number=0, stage=base, values=current_values(base, space))]
+        self._base, self._count, self._rungs = base, trials, rungs
+        self._halving = Halving(trials=trials - 1, rungs=rungs, factor=factor)
+
+    def recall(self, history: History) -> None:
+        """Take up what the store knows of this search."""
+        recorded = history.trials(self.id)
+        # A missing number is of a trial whose run was never opened: it is drawn again.
+        for number in range(1, self._count):
+            if number not in recorded:
+                break
+            self._append(recorded[number])
+        for trial in self.trials:
+            curve = history.curve(trial.stage, self.metric)
+            trial.measured = {step - trial.stage.first_step: value for step, value in curve.items()}
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the trials so far."""
+        return [trial.stage for trial in self.trials]
+
+    def next(self, sweep: Sweep) -> tuple[Stage, int] | None:
+        """What `Schedule` asks."""
+        default = self.trials[0]
+        if sweep.states[default.stage.key] == State.WAITING:
+            return default.stage, default.stage.steps
+        self._prune(sweep)
+        for index, rung in self._halving.due(self._scores(sweep)):
+            number = index + 1
+            if number == len(self.trials):
+                self._append(suggest(self.space, self._known(sweep), self._base.seed))
+                sweep.add(self.trials[number].stage)
+            stage = self.trials[number].stage
+            if sweep.states[stage.key] in (State.WAITING, State.PAUSED, State.PRUNED):
+                return stage, self._rungs[rung]
+        return None
+
+    def over(self, sweep: Sweep) -> bool:
+        """What `Schedule` asks."""
+        if sweep.states[self.trials[0].stage.key] == State.WAITING:
+            return False
+        self._prune(sweep)
+        return not self._halving.due(self._scores(sweep))
+
+    def hear(self, stage: Stage, step: int, metrics: dict[str, float]) -> None:
+        """What `Schedule` is told."""
+        if self.metric in metrics:
+            for trial in self.trials:
+                if trial.stage.key == stage.key:
+                    trial.measured[step] = metrics[self.metric]
+
+    def best(self, sweep: Sweep) -> Trial | None:
+        """Of the trials that ran to their end, the best there."""
+        done = [trial for trial in self.trials if sweep.states[trial.stage.key] == State.DONE]
+        return max(done, key=lambda trial: (trial.measured[trial.stage.steps], -trial.number), default=None)
+
+    def importances(self, sweep: Sweep) -> dict[str, float]:
+        """Each field's share of the variance at the first rung, which all but failed trials reach."""
+        return importances(self.space, self._known(sweep), self._rungs[0])
+
+    def full_steps(self) -> int:
+        """Steps if all trials ran to their end."""
+        return self._count * self._base.steps
+
+    def _append(self, values: Values) -> None:
+        number = len(self.trials)
+        labels = (
+            (record.LABEL_SEARCH, self.id),
+            (record.LABEL_TRIAL, str(number)),
+            (record.LABEL_VALUES, json.dumps(values)),
+        )
+        stage = with_values(self._base, values, labels=labels, name=f"{self._base.name} · trial {number}")
+        self.trials.append(Trial(number=number, stage=stage, values=values))
+
+    def _scores(self, sweep: Sweep) -> dict[int, list[float]]:
+        return {trial.number - 1: self._score(sweep, trial) for trial in self.trials[1:]}
+
+    def _score(self, sweep: Sweep, trial: Trial) -> list[float]:
+        values = []
+        for rung in self._rungs:
+            if rung not in trial.measured:
+                break
+            values.append(trial.measured[rung])
+        if sweep.states[trial.stage.key] == State.FAILED:
+            values.append(-math.inf)
+        return values
+
+    def _known(self, sweep: Sweep) -> list[Known]:
+        return [
+            Known(
+                values=trial.values,
+                measured=trial.measured,
+                finished=sweep.states[trial.stage.key] == State.DONE,
+            )
+            for trial in self.trials
+        ]
+
+    def _prune(self, sweep: Sweep) -> None:
+        for index, reason in self._halving.out(self._scores(sweep)).items():
+            stage = self.trials[index + 1].stage
+            if sweep.states[stage.key] in (State.PAUSED, State.WAITING):
+                sweep.prune(stage, reason)
+
+
+def current_values(stage: Stage, space: Space) -> Values:
+    """What the stage has now in the fields of a space.
+
+    Raises:
+        ValueError: a field that is not a number of this stage's config, or a range that it does not take.
+    """
+    values = {}
+    for each in space.ranges:
+        content: object = stage.config
+        for name in each.field.split("."):
+            content = getattr(content, name, None)
+        if not isinstance(content, float):
+            raise ValueError(f"--over must name a real-valued field of row {space.row!r}, got {each.field!r}")
+        for bound in (each.low, each.high):
+            with_values(stage, {each.field: bound})
+        if with_values(stage, {each.field: each.low}).key == with_values(stage, {each.field: each.high}).key:
+            raise ValueError(f"--over must name a field in which trials differ, got {each.field!r}")
+        values[each.field] = content
+    return values
+
+
+def search_id(base: Stage, space: Space, rungs: tuple[int, ...], factor: int, metric: str) -> str:
+    """Digest of what a search is; not of how many trials it has, so that more can be added."""
+    ranges = [[each.field, each.low, each.high] for each in space.ranges]
+    return digest({"base": base.key, "ranges": ranges, "rungs": rungs, "factor": factor, "metric": metric})
