@@ -47,6 +47,10 @@ class Asset:
     unpack: Callable[[Path, Path], None]
     instead: str
 
+    def path(self, cache: Path) -> Path:
+        """Where the unpacked asset lies."""
+        return cache / f"{self.name}-{self.sha256[:8]}{self.suffix}"
+
 
 def fetch(name: str, cache: Path) -> Path:
     """Path of an unpacked asset in `cache`, downloaded on the first call; later calls use no network.
@@ -62,7 +66,7 @@ def fetch(name: str, cache: Path) -> Path:
 
 def fetch_asset(asset: Asset, cache: Path) -> Path:
     """Path of `asset` in `cache`; see `fetch`."""
-    path = cache / f"{asset.name}-{asset.sha256[:8]}{asset.suffix}"
+    path = asset.path(cache)
     if path.exists():
         return path
     logger.info("fetching %s; licence: %s", asset.name, asset.licence)

@@ -35,7 +35,7 @@ PATIENCE = 5.0
 """Seconds to wait for something that should answer at once."""
 HTTP2_SETTINGS = b"\x04"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
-"""RFC 9113, 3.4: a client begins with this line and a frame of settings (here none), and is answered with such a frame."""
+"""RFC 9113, 3.4: a client begins with this line and a frame of settings (here none); such a frame is the answer."""
 
 
 class Level(StrEnum):

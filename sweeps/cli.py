@@ -158,4 +158,4 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 def without_password(uri: str) -> str:
     """A URI as it may be shown."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+    return re.sub(r"(://[^/@:]*):.*@", r"\1:***@", uri)

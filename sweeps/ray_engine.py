@@ -12,7 +12,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
+from dataclasses import replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.checkup import NodeReport
+from sweeps.checkup import Level, NodeReport, head
 from sweeps.engine import attempt
 from sweeps.provenance import code_digest
 from sweeps.resources import Machine, Resources
@@ -67,6 +68,8 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
 def _join(address: str, quiet: dict[str, Any]) -> str | None:
     if address.startswith("ray://"):
         raise ConnectionError(f"--address must be HOST:PORT of a cluster that this machine is a node of, got {address}")
+    if address != "auto" and (finding := head(address)).level == Level.WRONG:
+        raise ConnectionError(f"--address must be a Ray cluster that answers: {finding.found}")
     try:
         return ray.init(address=address, **quiet).dashboard_url or None
     except Exception as error:  # Ray raises RuntimeError, ValueError and its own
@@ -90,18 +93,23 @@ def survey(folder: Path) -> list[NodeReport]:
                 continue
             pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = ray.remote(describe_node).options(num_cpus=0, scheduling_strategy=pinned)
-            reports.append(ray.get(task.remote(node["NodeName"], Path(probe.name).resolve(), time.time())))
+            question = (node["NodeName"], Path(probe.name).resolve())
+            ray.get(task.remote(*question))  # starts a process there: that takes longer than a clock may be wrong
+            asked = time.time()
+            report = ray.get(task.remote(*question))
+            reports.append(replace(report, clock=report.clock - (asked + time.time()) / 2))
     return reports
 
 
-def describe_node(name: str, probe: Path, now: float) -> NodeReport:
-    """Runs on each node."""
+def describe_node(name: str, probe: Path) -> NodeReport:
+    """What is installed where this runs; `clock` is the time there."""
+    installed = {each.name: each.version for each in distributions()}
     return NodeReport(
         name=name,
         python=platform.python_version(),
-        versions={package: version(package) for package in ("torch", "ray", "mlflow")},
+        versions={package: installed[package] for package in ("torch", "ray", "mlflow") if package in installed},
         code=code_digest(),
-        clock=time.time() - now,
+        clock=time.time(),
         sees_runs=probe.exists(),
     )
 
@@ -116,6 +124,8 @@ def token_hint() -> str:
     """How a person gets past the dashboard's question for a token."""
     if os.environ.get("RAY_AUTH_MODE", "token") == "disabled":
         return ""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return "token: RAY_AUTH_TOKEN"
     return f"token: cat {os.environ.get('RAY_AUTH_TOKEN_PATH', '~/.ray/auth_token')}"
 
 

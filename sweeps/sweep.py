@@ -160,7 +160,7 @@ class Sweep:
         self.already_done = self.all_in(State.DONE)
 
     def add(self, stage: Stage) -> None:
-        """One more stage; it is done if the store has it, evaluated on all tests. Its parent may be in the store only."""
+        """One more stage; it is done if the store has it, evaluated on all tests. Its parent may be there only."""
         for each in (stage.parent, stage):
             if each and each.key not in self._found and (found := self._tracker.find(each)):
                 self._found[each.key] = found

@@ -31,7 +31,7 @@ def cache(tmp_path_factory):
         weights[f"features.{layer}.bias"] = torch.zeros(width)
         layer, channels = layer + 2, width
     asset = assets.ASSETS["vgg16"]
-    save_file(weights, folder / f"{asset.name}-{asset.sha256[:8]}{asset.suffix}")
+    save_file(weights, asset.path(folder))
     return folder
 
 

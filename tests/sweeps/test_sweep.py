@@ -1,11 +1,14 @@
 """The state machine, with a store in memory and a trainer that only notes what it was asked to do."""
 
 import itertools
+import math
+import random
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
-from sweeps.engine import InProcessEngine
+from sweeps.engine import InProcessEngine, attempt
 from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
 from sweeps.train import HISTORY, STATE
 
@@ -161,6 +164,61 @@ def test_a_result_that_cannot_be_recorded_is_kept_for_the_next_sweep(tiny_study,
     assert len(tracker.finished) == 6
     for stage in failed:  # evaluated and recorded, not trained again
         assert tracker.points.get(stage.key) == points.get(stage.key)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_that_comes_and_goes_loses_nothing(tiny_study, settings, tmp_path, seed, monkeypatch):
+    """Every other call fails, before or after it took effect."""
+    tracker, sweep = make(tiny_study, tmp_path)
+    chance = random.Random(seed)
+
+    def unreliable(real):
+        def call(*args):
+            if chance.random() < 0.25:
+                raise StoreError("no answer")
+            answer = real(*args)
+            if chance.random() < 0.25:
+                raise StoreError("the answer was lost")
+            return answer
+
+        return call
+
+    state = sweep(patience=math.inf)
+    for name in ("start", "log", "end", "find"):
+        monkeypatch.setattr(tracker, name, unreliable(getattr(tracker, name)))
+    while not state.over():
+        if job := state.take():
+            state.complete(job.stage.key, attempt(job, settings, partial(state.report, job.stage.key)))
+    assert names_in(state, State.DONE) == [stage.name for stage in tiny_study.stages()]
+    assert state.executed == tiny_study.tree_steps()
+    for stage in tiny_study.stages():
+        assert sorted(tracker.points.get(stage.key, [])) == list(range(stage.first_step + 1, stage.last_step + 1))
+
+
+def test_a_store_that_is_gone_ends_the_sweep(tiny_study, tmp_path, monkeypatch):
+    tracker, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+
+    def refuse(stage, rows):
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(tracker, "start", refuse)
+    with pytest.raises(StoreError, match="has not answered for 0 s: no answer"):
+        state.take()
+    assert state.stop()
+
+
+def test_steps_lost_with_a_worker_are_counted(tiny_study, tmp_path):
+    _tracker, sweep = make(tiny_study, tmp_path)
+    state = sweep()
+    stage = state.take().stage
+    state.report(stage.key, 0, {})
+    for step in (1, 2, 3):
+        state.report(stage.key, step, {"loss/total": 1.0})
+    state.report(stage.key, 1, {})  # its worker died; the last checkpoint was of step 1
+    for step in (2, 3, 4):
+        state.report(stage.key, step, {"loss/total": 1.0})
+    assert (state.executed, state.repeated) == (6, 2)
 
 
 def test_an_interrupted_sweep_closes_its_open_runs(tiny_study, tmp_path):

@@ -1,0 +1,146 @@
+"""What `python -m sweeps.doctor` looks at: the facts of a request, for the checks of `checkup`."""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+import torch
+
+from datasets.assets import ASSETS
+from datasets.faces import SOURCES
+from datasets.layouts import detect
+from sweeps import checkup, cli
+from sweeps.checkup import Finding, Level
+from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources
+from sweeps.deblurring.stand_in import stand_in_data
+from sweeps.estimate import checkpoint_bytes
+from sweeps.launch import Launch, Request
+from sweeps.resources import Machine, chains_at_once, share_out
+from sweeps.stages import Stage
+
+CACHE_BYTES = 2**28
+"""The default faces, kernels and weights, in the cache."""
+TEMPORARY_BYTES = 2**30
+"""Ray's session, and a download: VGG19's is 550 MiB."""
+COPIES = 3
+"""Of a folder's faces while they are prepared: a scratch file, the whole set, its parts."""
+
+
+def examine(request: Request, *, seeds: Sequence[int]) -> Iterator[Finding]:
+    """All findings on a request.
+
+    Raises:
+        ValueError: an option that would be refused on any machine.
+    """
+    faces = checkup.attempt("faces", lambda: _describe_faces(request), mend="name folders that hold images of faces")
+    if faces.level == Level.WRONG:  # the rest can be looked at without them
+        request = replace(request, train_faces=CELEBA_SAMPLE, test_faces=())
+    launch = Launch(request)
+    stages = launch.study(launch.planned(), seeds=seeds).stages()
+    if request.engine == "ray":
+        yield from _ray(request)
+    yield checkup.tracking_store(launch.uri)
+    yield checkup.writable("runs", request.runs, mend="choose another folder with --runs DIR")
+    yield checkup.writable("cache", launch.cache, mend="choose another folder with WHETSTONE_CACHE=DIR")
+    yield faces
+    yield from _assets(launch, stages)
+    machine = (yield from _cluster(request)) if request.address and request.engine == "ray" else launch.machine
+    if machine:
+        yield from _computing(launch, machine, stages)
+        yield from _disk(launch, seeds, places=min(machine.cores, chains_at_once(stages)))
+
+
+def _ray(request: Request) -> Iterator[Finding]:
+    yield checkup.packages("dashboard", ["ray[default]"], mend="python -m pip install 'ray[default]'")
+    if not request.address:
+        yield checkup.dashboard_port()
+    yield checkup.token(os.environ, joins=bool(request.address))
+
+
+def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]:
+    config, temporary = launch.config, {Path(gettempdir()): TEMPORARY_BYTES}
+    room = checkup.disk(temporary)
+    if room[0].level == Level.WRONG:
+        return room
+    with TemporaryDirectory() as made_up:
+        data = stand_in_data(config.data, _tests(launch.request), config.backbone, Path(made_up))
+        stages = launch.study(data, seeds=seeds).stages()
+        states = checkpoint_bytes(stages, places=places, cache=Path(made_up))
+    faces = COPIES * sum(_images(launch.request).values()) * config.data.image_size**2 * 3
+    return checkup.disk({launch.request.runs: states, launch.cache: CACHE_BYTES + faces, **temporary})
+
+
+def _describe_faces(request: Request) -> str:
+    check_sources(request.train_faces, _tests(request))
+    counts = _images(request)
+    for folder, count in counts.items():
+        if not count:
+            raise ValueError(f"a folder of faces must hold images, got none in {folder}")
+    return ", ".join(
+        f"{source}: {counts[source]} images" if source in counts else source for source in _sources(request)
+    )
+
+
+def _images(request: Request) -> dict[str, int]:
+    """Number of images in each folder that is named."""
+    folders = [source for source in _sources(request) if source not in SOURCES]
+    return {folder: len(detect(Path(folder).expanduser())[1]) for folder in folders}
+
+
+def _tests(request: Request) -> dict[str, str]:
+    return cli.pairs(request.test_faces, "--test-faces NAME=DIR") or {DEFAULT_TEST: CELEBA_SAMPLE}
+
+
+def _sources(request: Request) -> list[str]:
+    """Each source of faces once."""
+    return list(dict.fromkeys([request.train_faces, *_tests(request).values()]))
+
+
+def _assets(launch: Launch, stages: Sequence[Stage]) -> Iterator[Finding]:
+    backbones = [getattr(stage.config, "backbone", None) for stage in stages]
+    for name in dict.fromkeys([*_sources(launch.request), *backbones]):
+        if name in ASSETS:
+            yield checkup.cached(name, ASSETS[name].path(launch.cache), instead=ASSETS[name].instead)
+
+
+def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
+    """Findings on a cluster; what it has, None where it can't be asked."""
+    assert request.address
+    if request.address != "auto":
+        head = checkup.head(request.address)
+        if head.level == Level.WRONG:
+            yield head
+            return None
+    from sweeps import ray_engine
+
+    try:
+        ray_engine.start_ray(request.runs, request.address)
+        folder = checkup.existing(request.runs)
+        reports = ray_engine.survey(folder)
+        here = ray_engine.describe_node("here", folder)
+    except Exception as error:  # Ray raises its own, and those of its tasks
+        reason = str(error).strip().splitlines()[-1][:300]
+        mend = "ray status, on the head node; the same environment and checkout on all nodes"
+        yield Finding(name="cluster", level=Level.WRONG, found=f"{request.address}: {reason}", mend=mend)
+        return None
+    yield Finding(name="cluster", level=Level.OK, found=f"{request.address}, nodes: {len(reports)}")
+    for report in reports:
+        yield checkup.node(report, here, request.runs.resolve())
+    return ray_engine.cluster()
+
+
+def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage]) -> Iterator[Finding]:
+    request = launch.request
+    visible = None if request.address else os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield checkup.device(request.device, gpus=machine.gpus, build=torch.version.cuda, visible=visible)
+    device = "cuda" if machine.gpus and request.device != "cpu" else "cpu"
+
+    def share() -> str:
+        wanted = 1 if request.engine == "in-process" else chains_at_once(stages)
+        given = share_out(wanted, machine, device=device, cpus=request.cpus_per_trial, gpus=request.gpus_per_trial)
+        gpus = f", GPUs: {given.gpus:g}" if given.gpus else ""
+        return f"trials at once: {given.at_once}; each has cores: {given.cpus}{gpus}"
+
+    yield checkup.attempt("resources", share, mend="leave --cpus-per-trial and --gpus-per-trial out")
