@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: help ablation report test check ui clean
+.PHONY: help ablation report test check bench chaos ui clean
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ check: $(INSTALLED)  ## ruff, mypy (strict), import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## Speed and overhead beside the usual ways, as ratios
+	$(BIN)/python -m benchmarks
+
+chaos: $(INSTALLED)  ## Kill a sweep's processes at random, 20 times, and check that nothing is lost
+	$(BIN)/python tests/sweeps/chaos.py --kills 20
 
 clean:  ## Remove the environment (runs/ stays)
 	rm -rf $(VENV)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeps import cli
+from sweeps.estimate import Cost
 from sweeps.halving import rungs
 from sweeps.launch import Launch, Request, only_driver, run_sweep
 from sweeps.plan import print_plan
@@ -43,21 +44,44 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         return as_flat(study) if flat else study
 
     if plan:
-        print_plan(launch.console, change(launch.study(launch.planned(), seeds=count)))
+        study = change(launch.study(launch.planned(), seeds=count))
+        resources = launch.resources(chains_at_once(study.stages()))
+        costs = launch.costs(change, count, resources)
+        print_plan(launch.console, study, launch.estimate(study.stages(), costs, resources))
         return 0
     with only_driver(request.runs):
         study = change(launch.real_study(count))
         resources = launch.resources(chains_at_once(study.stages()))
+        stages = study.stages()
         tracker = launch.tracker(study, resources, experiment=study.name)
-        tracker.close_abandoned([stage.key for stage in study.stages()])
+        if budget is not None:
+            _require_budget(launch, stages, tracker, launch.costs(change, count, resources), resources, budget)
+        tracker.close_abandoned([stage.key for stage in stages])
         tracker.publish(describe(study, request.preset, count))
         launch.say_where()
-        stages = study.stages()
         sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
         if sweep.over():
             launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
             return 0
         return _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
+
+
+def _require_budget(
+    launch: Launch,
+    stages: Sequence[Stage],
+    tracker: "MLflowTracker",
+    costs: Sequence[Cost],
+    resources: Resources,
+    budget: float,
+) -> None:
+    """Refuse what would take more hours than a person allows; what the store has takes none."""
+    left = [(stage, cost) for stage, cost in zip(stages, costs, strict=True) if not tracker.find(stage)]
+    whole = launch.estimate([stage for stage, _ in left], [cost for _, cost in left], resources)
+    if whole.seconds > budget * 3600:
+        raise ValueError(
+            f"--budget must be at least the {whole.seconds / 3600:.2g} hours that the {len(left)} stages still to do "
+            f"are estimated to take, got {budget:g}"
+        )
 
 
 def search(

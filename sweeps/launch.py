@@ -3,11 +3,12 @@
 import fcntl
 import platform
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,9 @@ from datasets import assets
 from sweeps import cli
 from sweeps.deblurring.config import DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData, check_sources, files_of, planned_data, prepare_data
+from sweeps.deblurring.stand_in import image_counts, stand_in_data
 from sweeps.engine import Engine, InProcessEngine
+from sweeps.estimate import Cost, Estimate, estimate, measure_all
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
@@ -87,6 +90,32 @@ class Launch:
         """Stands for the data where nothing may be written."""
         return planned_data(self.config.data, self._tests)
 
+    def costs(self, change: Callable[[Study], Study], seeds: Sequence[int], resources: Resources) -> list[Cost]:
+        """The cost of each stage, in the order of `Study.stages`, measured on made-up data.
+
+        Raises:
+            ValueError: the steps would run on GPUs that this machine does not have.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--plan and --budget time steps on this machine, which must have a GPU as the cluster has")
+        self.console.print("Timing a few steps of each kind of stage …")
+        with TemporaryDirectory() as folder:
+            made_up = Path(folder)
+            data = stand_in_data(self.config.data, self._tests, self.config.backbone, made_up)
+            study = change(self.study(data, seeds=seeds))
+            stages = study.stages()
+            device, test = torch.device(self.device), study.tests[0]
+            costs = measure_all(stages, test=test, device=device, threads=resources.cpus, cache=made_up)
+        return [costs[stage.key] for stage in stages]
+
+    def estimate(self, stages: Sequence[Stage], costs: Sequence[Cost], resources: Resources) -> Estimate:
+        """What some stages would take, given the cost of each."""
+        images = image_counts(self.config.data, tests=len(self._tests) or 1, validate_every=self.preset.validate_every)
+        # Trials that share a GPU share its speed.
+        places = min(resources.at_once, self.machine.gpus) if self.device == "cuda" else resources.at_once
+        by_key = {stage.key: cost for stage, cost in zip(stages, costs, strict=True)}
+        return estimate(stages, by_key, images, places=places)
+
     def study(self, data: DeblurData, *, seeds: Sequence[int], backbone_digest: str = "") -> Study:
         """The study on these data."""
         assignments = self.request.assignments
@@ -113,9 +142,6 @@ class Launch:
         if self.request.engine != "ray":
             raise ValueError("--address needs --engine ray, got in-process")
         self._say_dashboard(ray_engine.start_ray(self.request.runs, self.request.address))
-        for node in ray_engine.survey(self.request.runs):
-            if not node.sees_runs:
-                raise ValueError(f"--runs must be a folder that all nodes share; {node.name} does not see it")
         return ray_engine.cluster()
 
     @cached_property
@@ -163,6 +189,9 @@ class Launch:
         if self.request.address is None:
             self._say_dashboard(ray_engine.start_ray(self.request.runs))
         else:
+            for node in ray_engine.survey(self.request.runs):
+                if not node.sees_runs:
+                    raise ValueError(f"--runs must be a folder that all nodes share; {node.name} does not see it")
             files = files_of(self.data, self.config.backbone if self._backbone(study) else None, self.cache)
         return ray_engine.RayEngine(settings, resources, self.request.runs, files)
 

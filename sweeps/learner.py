@@ -72,3 +72,6 @@ class Config(Protocol):
 
     def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
         """A fresh learner; data come from `cache` by digest."""
+
+    def smaller(self) -> "tuple[Config, float]":
+        """A config whose steps cost less, and how many of them cost as much as one of these: for estimates."""

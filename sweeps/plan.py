@@ -3,24 +3,27 @@
 from rich.console import Console
 from rich.tree import Tree
 
-from sweeps.stages import Stage, Study
+from sweeps.estimate import MIB, Estimate, duration
+from sweeps.stages import Study
 
 
-def print_plan(console: Console, study: Study) -> None:
-    """The stage tree with steps, and what sharing prefixes saves."""
-    trained = [stage for stage in study.stages() if stage.steps]
+def print_plan(console: Console, study: Study, whole: Estimate) -> None:
+    """The stage tree with steps, time and bytes, and what sharing prefixes saves."""
+    estimates = {each.stage.key: each for each in whole.stages}
     tree = Tree(f"study {study.name}")
     branches: dict[str, Tree] = {}
     for stage in study.stages():
         above = branches[stage.parent.key] if stage.parent else tree
-        branches[stage.key] = above.add(_plan_line(stage))
+        branches[stage.key] = above.add(f"{stage.title}: {estimates[stage.key]}")
     console.print(tree, highlight=False)
+    trained = sum(bool(stage.steps) for stage in study.stages())
     console.print(
-        f"{len(trained)} stages, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
+        f"{trained} stages, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
         "without shared prefixes",
         highlight=False,
     )
-
-
-def _plan_line(stage: Stage) -> str:
-    return f"{stage.title}: {stage.steps:,} iterations" if stage.steps else f"{stage.title}: evaluated only"
+    console.print(
+        f"About {duration(whole.seconds)} with {whole.places} at a time; {whole.kept_bytes / MIB:,.0f} MiB kept, "
+        f"at most {whole.peak_bytes / MIB:,.0f} MiB on disk",
+        highlight=False,
+    )

@@ -3,6 +3,7 @@
 Fields are checked on construction; `pydantic.ValidationError` (a ValueError) names the field, the rule and the value.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,6 +134,10 @@ class TrainingStage:
 
         return TrainingLearner(self, seed=seed, device=device, cache=cache)
 
+    def smaller(self) -> "tuple[TrainingStage, float]":
+        """Steps of one image."""
+        return replace(self, batch_size=1), self.batch_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlurredStage:
@@ -146,6 +151,10 @@ class BlurredStage:
         from sweeps.deblurring.learner import BlurredLearner
 
         return BlurredLearner(device=device, cache=cache)
+
+    def smaller(self) -> "tuple[BlurredStage, float]":
+        """There are no steps."""
+        return self, 1
 
 
 @dataclass(frozen=True, kw_only=True)
