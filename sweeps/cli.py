@@ -45,7 +45,6 @@ _OPTIONS = (
     click.option("--engine", type=click.Choice(["ray", "in-process"]), default="ray", show_default=True),
     click.option(
         "--address",
-        envvar="RAY_ADDRESS",
         metavar="HOST:PORT|auto",
         help="Join this Ray cluster; --runs must be a folder that all its nodes share. Default: RAY_ADDRESS, else a "
         "Ray of its own on this machine.",

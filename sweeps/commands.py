@@ -50,8 +50,11 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         print_plan(launch.console, study, launch.estimate(study.stages(), costs, resources))
         return 0
     with only_driver(request.runs):
-        study = change(launch.real_study(count))
-        resources = launch.resources(chains_at_once(study.stages()))
+        tree = launch.real_study(count)
+        tree = found.apply(tree) if found else tree
+        study = as_flat(tree) if flat else tree
+        # Of the tree, also for the flat way: another number of threads would change the bits.
+        resources = launch.resources(chains_at_once(tree.stages()))
         stages = study.stages()
         tracker = launch.tracker(study, resources, experiment=study.name)
         if budget is not None:
@@ -60,10 +63,31 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         tracker.publish(describe(study, request.preset, count))
         launch.say_where()
         sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
+        for stage in sweep.already_done:
+            if stage.labels:  # a trial of a search has become a row
+                tracker.adopt(stage, study.rows_of(stage))
         if sweep.over():
             launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
-            return 0
-        return _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
+            code = 0
+        else:
+            code = _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
+        if flat and not code:
+            _compare(launch.console, tracker, tree, study)
+        return code
+
+
+def _compare(console: Console, tracker: "MLflowTracker", tree: Study, separate: Study) -> None:
+    """Say for each row that both ways have trained whether they ended with the same bits."""
+    for shared, alone in zip(tree.rows, separate.rows, strict=True):
+        pairs = [
+            (tracker.digests(one), tracker.digests(other))
+            for one, other in zip(shared.stages, alone.stages, strict=True)
+            if one.steps
+        ]
+        if pairs and all(one for one, _ in pairs):
+            same = all(one == other for one, other in pairs)
+            verdict = "the same bits as with shared prefixes" if same else "NOT the same bits as with shared prefixes"
+            console.print(f"{shared.name}: {verdict}", style="" if same else "red", highlight=False)
 
 
 def _require_budget(
@@ -93,7 +117,6 @@ def search(
     over: Sequence[str],
     factor: int,
     levels: int,
-    weights: Path | None,
     out: Path | None,
 ) -> int:
     """Search the values of rows, one after another, each on top of what was found for those before it.
@@ -102,17 +125,21 @@ def search(
         ValueError, OSError: a user's mistake, in one line.
     """
     launch = Launch(request)
-    found = Found.read(weights, request.preset) if weights else Found(preset=request.preset, seed=seed, rows={})
-    planned = found.apply(launch.study(launch.planned(), seeds=[seed]))
+    planned = launch.study(launch.planned(), seeds=[seed])
     spaces = _spaces(planned, rows, over)
     for space in spaces:
         current_values(_last_stage(planned, space.row), space)
     file = out or request.runs / "search" / f"{request.study}-{request.preset}.json"
+    found = Found.read(file, request.preset) if file.exists() else Found(preset=request.preset, seed=seed, rows={})
+    if found.seed != seed:
+        raise ValueError(f"--out must be a new file or one of seed {seed}, got one of seed {found.seed}: {file}")
+    found = found.without({space.row for space in spaces})
     with only_driver(request.runs):
         plain = launch.real_study([seed])
         resources = launch.resources(trials)
         tracker = launch.tracker(plain, resources, experiment=f"{plain.name}-search")
         launch.say_where()
+        failed: list[Stage] = []
         for space in spaces:
             study = found.apply(plain)
             base = _last_stage(study, space.row)
@@ -125,16 +152,17 @@ def search(
                 rungs=rungs(steps=base.steps, factor=factor, count=levels, multiple=launch.preset.log_every),
                 factor=factor,
                 metric=METRIC,
+                history=tracker,
             )
-            schedule.recall(tracker)
             tracker.close_abandoned([stage.key for stage in schedule.stages])
             sweep, progress = launch.sweep(study, schedule.stages, tracker, schedule, evaluate=False)
             if not sweep.over() and (code := _run(launch, study, sweep, progress, resources)):
                 return code
             best = schedule.best(sweep)
             _show_search(launch.console, schedule, sweep)
+            failed = [*failed, *sweep.all_in(State.FAILED)]
             if best is None:
-                raise ValueError(f"row {space.row!r} needs a trial that runs to its end, and all failed")
+                return 1
             found = found.with_row(
                 space.row,
                 RowFound(
@@ -146,10 +174,9 @@ def search(
                 ),
             )
             found.write(file)
-    launch.console.print(
-        f"Train the rows with these values: python -m sweeps.ablation {request.study} --weights {file}"
-    )
-    return 0
+    launch.console.print("To train the rows with these values, give `python -m sweeps.ablation` the same options and")
+    launch.console.print(f"    --weights {escape(str(file))}", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
 
 
 def _train_parents(launch: Launch, study: Study, base: Stage, tracker: "MLflowTracker", resources: Resources) -> int:
@@ -207,7 +234,7 @@ def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
     )
     for heading in ("trial", *(each.field for each in schedule.space.ranges), "step", "PSNR", ""):
         table.add_column(heading, justify="left" if heading == "" else "right")
-    for trial in sorted(schedule.trials, key=lambda each: _standing(each), reverse=True):
+    for trial in sorted(schedule.trials, key=_standing, reverse=True):
         step = trial.last_step()
         state = str(sweep.states[trial.stage.key])
         notes = [

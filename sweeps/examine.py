@@ -14,11 +14,11 @@ from datasets.layouts import detect
 from sweeps import checkup, cli
 from sweeps.checkup import Finding, Level
 from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources
-from sweeps.deblurring.stand_in import stand_in_data
 from sweeps.estimate import checkpoint_bytes
 from sweeps.launch import Launch, Request
 from sweeps.resources import Machine, chains_at_once, share_out
 from sweeps.stages import Stage
+from sweeps.stand_in import stand_in_data
 
 CACHE_BYTES = 2**28
 """The default faces, kernels and weights, in the cache."""
@@ -46,7 +46,7 @@ def examine(request: Request, *, seeds: Sequence[int]) -> Iterator[Finding]:
     yield checkup.writable("cache", launch.cache, mend="choose another folder with WHETSTONE_CACHE=DIR")
     yield faces
     yield from _assets(launch, stages)
-    machine = (yield from _cluster(request)) if request.address and request.engine == "ray" else launch.machine
+    machine = (yield from _cluster(request)) if request.cluster else launch.machine
     if machine:
         yield from _computing(launch, machine, stages)
         yield from _disk(launch, seeds, places=min(machine.cores, chains_at_once(stages)))
@@ -54,9 +54,9 @@ def examine(request: Request, *, seeds: Sequence[int]) -> Iterator[Finding]:
 
 def _ray(request: Request) -> Iterator[Finding]:
     yield checkup.packages("dashboard", ["ray[default]"], mend="python -m pip install 'ray[default]'")
-    if not request.address:
+    if not request.cluster:
         yield checkup.dashboard_port()
-    yield checkup.token(os.environ, joins=bool(request.address))
+    yield checkup.token(os.environ, joins=bool(request.cluster))
 
 
 def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]:
@@ -107,25 +107,25 @@ def _assets(launch: Launch, stages: Sequence[Stage]) -> Iterator[Finding]:
 
 def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
     """Findings on a cluster; what it has, None where it can't be asked."""
-    assert request.address
-    if request.address != "auto":
-        head = checkup.head(request.address)
+    assert request.cluster
+    if request.cluster != "auto":
+        head = checkup.head(request.cluster)
         if head.level == Level.WRONG:
             yield head
             return None
     from sweeps import ray_engine
 
     try:
-        ray_engine.start_ray(request.runs, request.address)
+        ray_engine.start_ray(request.runs, request.cluster)
         folder = checkup.existing(request.runs)
         reports = ray_engine.survey(folder)
         here = ray_engine.describe_node("here", folder)
     except Exception as error:  # Ray raises its own, and those of its tasks
         reason = str(error).strip().splitlines()[-1][:300]
         mend = "ray status, on the head node; the same environment and checkout on all nodes"
-        yield Finding(name="cluster", level=Level.WRONG, found=f"{request.address}: {reason}", mend=mend)
+        yield Finding(name="cluster", level=Level.WRONG, found=f"{request.cluster}: {reason}", mend=mend)
         return None
-    yield Finding(name="cluster", level=Level.OK, found=f"{request.address}, nodes: {len(reports)}")
+    yield Finding(name="cluster", level=Level.OK, found=f"{request.cluster}, nodes: {len(reports)}")
     for report in reports:
         yield checkup.node(report, here, request.runs.resolve())
     return ray_engine.cluster()
@@ -133,7 +133,7 @@ def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
 
 def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage]) -> Iterator[Finding]:
     request = launch.request
-    visible = None if request.address else os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = None if request.cluster else os.environ.get("CUDA_VISIBLE_DEVICES")
     yield checkup.device(request.device, gpus=machine.gpus, build=torch.version.cuda, visible=visible)
     device = "cuda" if machine.gpus and request.device != "cpu" else "cpu"
 

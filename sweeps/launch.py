@@ -1,8 +1,10 @@
 """From a request (what a person typed) to a sweep that ran: data, study, store, engine, and what is said meanwhile."""
 
 import fcntl
+import os
 import platform
 import signal
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ from datasets import assets
 from sweeps import cli
 from sweeps.deblurring.config import DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData, check_sources, files_of, planned_data, prepare_data
-from sweeps.deblurring.stand_in import image_counts, stand_in_data
 from sweeps.engine import Engine, InProcessEngine
 from sweeps.estimate import Cost, Estimate, estimate, measure_all
 from sweeps.overrides import apply_overrides
@@ -28,6 +29,7 @@ from sweeps.progress import Progress
 from sweeps.provenance import Provenance, code_digest, git_state
 from sweeps.resources import Machine, Resources, resolve_device, share_out, this_machine
 from sweeps.stages import Stage, Study
+from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.studies import STUDIES, Inputs
 from sweeps.sweep import Schedule, StoreError, Sweep
 from sweeps.train import Settings
@@ -52,6 +54,19 @@ class Request:
     gpus_per_trial: float | None
     runs: Path
     tracking_uri: str | None
+
+    @property
+    def cluster(self) -> str | None:
+        """The Ray cluster to join, if any.
+
+        Raises:
+            ValueError: one was asked for by an option, and the engine is not Ray.
+        """
+        if self.engine == "ray":
+            return self.address or os.environ.get("RAY_ADDRESS")
+        if self.address:
+            raise ValueError(f"--address needs --engine ray, got {self.engine}")
+        return None
 
 
 class Launch:
@@ -135,13 +150,11 @@ class Launch:
     @cached_property
     def machine(self) -> Machine:
         """Where trials run; a cluster is joined."""
-        if self.request.address is None:
+        if self.request.cluster is None:
             return this_machine()
         from sweeps import ray_engine
 
-        if self.request.engine != "ray":
-            raise ValueError("--address needs --engine ray, got in-process")
-        self._say_dashboard(ray_engine.start_ray(self.request.runs, self.request.address))
+        self._say_dashboard(ray_engine.start_ray(self.request.runs, self.request.cluster))
         return ray_engine.cluster()
 
     @cached_property
@@ -186,7 +199,7 @@ class Launch:
         from sweeps import ray_engine
 
         files = {}
-        if self.request.address is None:
+        if self.request.cluster is None:
             self._say_dashboard(ray_engine.start_ray(self.request.runs))
         else:
             for node in ray_engine.survey(self.request.runs):
@@ -218,7 +231,7 @@ class Launch:
                 preset=request.preset,
                 data=self.data.names,
                 fingerprints={test.name: test.fingerprint for test in study.tests},
-                owner=f"{platform.node()}:{request.runs.resolve()}",
+                owner=_owner(request.runs),
                 hardware=here,
                 commit=commit,
                 dirty=dirty,
@@ -300,6 +313,14 @@ def run_sweep(console: Console, sweep: Sweep, progress: Progress, engine: Engine
     if interrupted:
         console.print(f"{escape(reason)}. The same command goes on from the last checkpoints.")
     return code if interrupted else 0
+
+
+def _owner(runs: Path) -> str:
+    """Whose open runs are its own: the folder's, whatever the name of the machine that drives it today."""
+    file = runs / ".owner"
+    if not file.exists():
+        file.write_text(uuid.uuid4().hex)
+    return file.read_text()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -70,11 +71,28 @@ def _join(address: str, quiet: dict[str, Any]) -> str | None:
         raise ConnectionError(f"--address must be HOST:PORT of a cluster that this machine is a node of, got {address}")
     if address != "auto" and (finding := head(address)).level == Level.WRONG:
         raise ConnectionError(f"--address must be a Ray cluster that answers: {finding.found}")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries; Ray would offer a wrong token 20 times
     try:
-        return ray.init(address=address, **quiet).dashboard_url or None
+        with _silent_stderr():
+            return ray.init(address=address, **quiet).dashboard_url or None
     except Exception as error:  # Ray raises RuntimeError, ValueError and its own
         reason = " ".join(str(error).split())[:300]
+        if "uthentication token" in f"{error} {error.__cause__ or error.__context__}":
+            reason = "it wants the token of its head (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
         raise ConnectionError(f"--address must be a Ray cluster that answers, got {address}: {reason}") from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's compiled part says there what its exceptions say too."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def cluster() -> Machine:

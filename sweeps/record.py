@@ -40,8 +40,6 @@ LABEL_WEIGHTS = "weights"
 TAG_LATEST_PRESET = "whetstone.latest_preset"
 TAG_SWEEP_PREFIX = "whetstone.sweep."
 CHUNK = 4000
-BATCH = 500
-"""Metrics in one request; every store takes as many."""
 
 # Artifacts of a run.
 PER_IMAGE_FOLDER = "per_image"

@@ -33,10 +33,10 @@ from sweeps import cli
     "--rungs", "levels", default=3, show_default=True, type=click.IntRange(1, 10), help="How often to compare."
 )
 @click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="SEARCH", help="Start from what an earlier search found."
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: search/STUDY-PRESET.json under --runs."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rows are added to it. Default: search/STUDY-PRESET.json under --runs.",
 )
 def main(**options: Any) -> int:
     """Search the open values of STUDY's rows; `python -m sweeps.ablation --weights` takes what is found.
@@ -46,7 +46,7 @@ def main(**options: Any) -> int:
     from sweeps.commands import search
     from sweeps.launch import Request
 
-    own = {name: options.pop(name) for name in ("trials", "rows", "over", "seed", "factor", "levels", "weights", "out")}
+    own = {name: options.pop(name) for name in ("trials", "rows", "over", "seed", "factor", "levels", "out")}
     return search(Request(**options), **own)
 
 

@@ -6,6 +6,7 @@ rebuilt from it whenever one is needed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -26,9 +27,10 @@ class Known:
     finished: bool = False
 
 
-def suggest(space: Space, known: Sequence[Known], seed: int) -> Values:
-    """The next values to try: TPE on all trials so far. The same arguments give the same values."""
-    study = _study(space, known, seed * 10_007 + len(known))
+def suggest(space: Space, known: Sequence[Known], search: str) -> Values:
+    """The next values to try: TPE on all trials so far. The same arguments give the same values, and another `search`
+    (its digest) others: two searches should not begin alike."""
+    study = _study(space, known, crc32(f"{search} {len(known)}".encode()))
     trial = study.ask(_distributions(space))
     return {each.field: float(trial.params[each.field]) for each in space.ranges}
 

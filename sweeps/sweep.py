@@ -81,7 +81,11 @@ class Schedule(Protocol):
     """Decides what runs next. It may add stages to the sweep, and is asked again after every change."""
 
     def next(self, sweep: "Sweep") -> tuple[Stage, int] | None:
-        """A stage that can start now, and the step (from its own start) to run it to; None where all must wait."""
+        """A stage that can start now, and the step (from its own start) to run it to; None where all must wait.
+
+        Raises:
+            StoreError: the store had to be asked, and did not answer.
+        """
 
     def over(self, sweep: "Sweep") -> bool:
         """Whether there will be nothing more to start."""
@@ -178,16 +182,14 @@ class Sweep:
         self._record_all()
         if self._unrecorded and self._silent_since is not None:
             return None
-        choice = self._schedule.next(self)
-        if choice is None:
-            return None
-        stage, until = choice
-        before = self.states[stage.key]
         try:
+            choice = self._schedule.next(self)
+            if choice is None:
+                return None
+            stage, until = choice
             job = self._job(stage, until)
             self._reached[stage.key] = self._tracker.start(stage, self._rows.get(stage.key, [])) - stage.first_step
         except StoreError as error:
-            self.become(stage, before, note=f"waiting for the store: {error}")
             self._lost_patience(error)
             return None
         self._silent_since = None
@@ -305,7 +307,11 @@ class Sweep:
             self._tracker.end(stage, None, failure)
             self._fail(stage, failure)
             return
-        self._tracker.log(stage, json.loads((result / HISTORY).read_text()))
+        history = json.loads((result / HISTORY).read_text())
+        # What a killed driver did not hear it can't hear from a job that had nothing left to do.
+        for step, metrics in history:
+            self._schedule.hear(stage, step - stage.first_step, metrics)
+        self._tracker.log(stage, history)
         if paused:
             self._tracker.pause(stage)
             self.become(stage, State.PAUSED)

@@ -52,6 +52,8 @@ from sweeps.stages import Stage, Values
 from sweeps.sweep import StoreError
 from sweeps.train import DIGESTS, METRICS, STATE, Point
 
+POINTS_AT_ONCE = 50
+"""Steps in one request, which may hold 1,000 metrics."""
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
 
@@ -68,7 +70,7 @@ def answering(method: Callable[P, T]) -> Callable[P, T]:
         try:
             return method(*args, **kwargs)
         except (MlflowException, OSError) as error:  # those of requests are OSErrors
-            reason = " ".join(str(error).split())
+            reason = without_password(" ".join(str(error).split()))
             raise StoreError(f"{type(error).__name__}: {reason[:300]}") from error
 
     return call
@@ -170,7 +172,7 @@ class MLflowTracker:
         if run is None:
             run = self._create(stage, rows)
         else:
-            self._take_up(stage, run)
+            self._take_up(stage, run, rows)
         self._runs[stage.key] = run.info.run_id
         return max(self._steps_logged(stage), default=-1)
 
@@ -192,7 +194,26 @@ class MLflowTracker:
                 self._client.delete_run(run.info.run_id)
         return candidates[0] if candidates else None
 
-    def _take_up(self, stage: Stage, run: Run) -> None:
+    @answering
+    def adopt(self, stage: Stage, rows: list[str]) -> None:
+        """Say of a finished run which rows it now stands for, and where their values are from."""
+        run = self._own_run(stage)
+        assert run is not None
+        self._name(run.info.run_id, stage, rows)
+
+    def _name(self, run_id: str, stage: Stage, rows: list[str]) -> None:
+        self._client.update_run(run_id, name=stage.title)
+        for tag, value in {record.TAG_ROWS: json.dumps(rows), **_labels(stage)}.items():
+            self._client.set_tag(run_id, tag, value)
+
+    @answering
+    def digests(self, stage: Stage) -> dict[str, str]:
+        """Digests of a finished stage's final state and per-image metrics; empty where it is not finished."""
+        finished = [run for run in _runs_of(self._client, stage.key) if run.info.status == "FINISHED"]
+        tags = finished[0].data.tags if finished else {}
+        return {name: value for name, value in tags.items() if name.startswith(record.TAG_DIGEST_PREFIX)}
+
+    def _take_up(self, stage: Stage, run: Run, rows: list[str]) -> None:
         run_id = run.info.run_id
         if run.info.status not in ("FINISHED", "RUNNING"):
             self._client.update_run(run_id, status="RUNNING")
@@ -202,8 +223,9 @@ class MLflowTracker:
         code = run.data.tags[record.TAG_CODE_DIGEST]
         if self._provenance.code not in code.split("+"):
             self._client.set_tag(run_id, record.TAG_CODE_DIGEST, f"{code}+{self._provenance.code}")
-        for tag, value in {**self._provenance.data_tags(), **_labels(stage)}.items():
+        for tag, value in self._provenance.data_tags().items():
             self._client.set_tag(run_id, tag, value)
+        self._name(run_id, stage, rows)
 
     @answering
     def close_abandoned(self, keys: Collection[str]) -> None:
@@ -220,9 +242,12 @@ class MLflowTracker:
         if logged is None:
             logged = self._steps_logged(stage)
         new = [(step, metrics) for step, metrics in points if step not in logged]
-        entries = [metric for step, metrics in new for metric in _points(metrics, step)]
-        for start in range(0, len(entries), record.BATCH):
-            self._client.log_batch(self._runs[stage.key], metrics=entries[start : start + record.BATCH])
+        # Whole steps at once: a step is known to be there by one of its metrics.
+        for start in range(0, len(new), POINTS_AT_ONCE):
+            batch = [
+                metric for step, metrics in new[start : start + POINTS_AT_ONCE] for metric in _points(metrics, step)
+            ]
+            self._client.log_batch(self._runs[stage.key], metrics=batch)
         self._logged[stage.key] = logged | {step for step, _ in new}
 
     @answering
@@ -235,8 +260,8 @@ class MLflowTracker:
         """Mark the run as killed, and say that it was pruned."""
         run = self._own_run(stage)
         if run is not None and run.data.tags.get(record.TAG_PRUNED) != reason:
-            self._client.set_tag(run.info.run_id, record.TAG_PRUNED, reason)
             self._client.set_terminated(run.info.run_id, "KILLED")
+            self._client.set_tag(run.info.run_id, record.TAG_PRUNED, reason)
 
     @answering
     def end(self, stage: Stage, result: Path | None, failure: str | None) -> None:
@@ -349,6 +374,8 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         ValueError: the store can't be reached, or (`create` False) there is none yet.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Its traceback at every try (a full disk) would bury the one line that is said.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if uri.startswith("sqlite:///"):
             file = Path(uri.removeprefix("sqlite:///"))
@@ -358,10 +385,15 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
-        reason = str(error).splitlines()[0][:200]
+        shown = without_password(uri)
+        if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+            raise ValueError(
+                "the tracking server must be given a user's name and password (MLFLOW_TRACKING_USERNAME, "
+                f"MLFLOW_TRACKING_PASSWORD), got 401 Unauthorized from {shown}"
+            ) from error
+        reason = without_password(str(error)).splitlines()[0][:200]
         raise ValueError(
-            "the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got "
-            f"{without_password(uri)}: {without_password(reason)}"
+            f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {shown}: {reason}"
         ) from error
     mlflow.set_tracking_uri(uri)
     return client

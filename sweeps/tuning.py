@@ -8,6 +8,7 @@ as if it had not been.
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 from sweeps import record
@@ -53,28 +54,29 @@ class Search:
         rungs: steps from the stage's start at which trials are compared; the last is its end.
         factor: one in `factor` goes on from a rung.
         metric: a validation metric, to be made as large as possible.
+        history: what is known of this search already.
     """
 
     def __init__(
-        self, *, base: Stage, space: Space, trials: int, rungs: tuple[int, ...], factor: int, metric: str
+        self,
+        *,
+        base: Stage,
+        space: Space,
+        trials: int,
+        rungs: tuple[int, ...],
+        factor: int,
+        metric: str,
+        history: History,
     ) -> None:
         self.space, self.metric = space, metric
         self.id = search_id(base, space, rungs, factor, metric)
-        self.trials = [Trial(number=0, stage=base, values=current_values(base, space))]
-        self._base, self._count, self._rungs = base, trials, rungs
+        self._base, self._count, self._rungs, self._history = base, trials, rungs, history
         self._halving = Halving(trials=trials - 1, rungs=rungs, factor=factor)
-
-    def recall(self, history: History) -> None:
-        """Take up what the store knows of this search."""
+        self.trials = [self._trial(0, base, current_values(base, space))]
         recorded = history.trials(self.id)
         # A missing number is of a trial whose run was never opened: it is drawn again.
-        for number in range(1, self._count):
-            if number not in recorded:
-                break
-            self._append(recorded[number])
-        for trial in self.trials:
-            curve = history.curve(trial.stage, self.metric)
-            trial.measured = {step - trial.stage.first_step: value for step, value in curve.items()}
+        while len(self.trials) < trials and (values := recorded.get(len(self.trials))):
+            self.trials.append(self._varied(values))
 
     @property
     def stages(self) -> list[Stage]:
@@ -90,8 +92,9 @@ class Search:
         for index, rung in self._halving.due(self._scores(sweep)):
             number = index + 1
             if number == len(self.trials):
-                self._append(suggest(self.space, self._known(sweep), self._base.seed))
-                sweep.add(self.trials[number].stage)
+                drawn = self._varied(suggest(self.space, self._known(sweep), self.id))
+                sweep.add(drawn.stage)
+                self.trials.append(drawn)
             stage = self.trials[number].stage
             if sweep.states[stage.key] in (State.WAITING, State.PAUSED, State.PRUNED):
                 return stage, self._rungs[rung]
@@ -124,7 +127,8 @@ class Search:
         """Steps if all trials ran to their end."""
         return self._count * self._base.steps
 
-    def _append(self, values: Values) -> None:
+    def _varied(self, values: Values) -> Trial:
+        """The next trial."""
         number = len(self.trials)
         labels = (
             (record.LABEL_SEARCH, self.id),
@@ -132,20 +136,24 @@ class Search:
             (record.LABEL_VALUES, json.dumps(values)),
         )
         stage = with_values(self._base, values, labels=labels, name=f"{self._base.name} · trial {number}")
-        self.trials.append(Trial(number=number, stage=stage, values=values))
+        return self._trial(number, stage, values)
+
+    def _trial(self, number: int, stage: Stage, values: Values) -> Trial:
+        curve = self._history.curve(stage, self.metric)
+        measured = {step - stage.first_step: value for step, value in curve.items()}
+        return Trial(number=number, stage=stage, values=values, measured=measured)
 
     def _scores(self, sweep: Sweep) -> dict[int, list[float]]:
         return {trial.number - 1: self._score(sweep, trial) for trial in self.trials[1:]}
 
     def _score(self, sweep: Sweep, trial: Trial) -> list[float]:
-        values = []
-        for rung in self._rungs:
-            if rung not in trial.measured:
-                break
-            values.append(trial.measured[rung])
-        if sweep.states[trial.stage.key] == State.FAILED:
-            values.append(-math.inf)
-        return values
+        state, measured = sweep.states[trial.stage.key], trial.measured
+        if state == State.DONE:
+            # One that was not trained by this search may not have been measured at its rungs.
+            return [measured.get(rung, measured[self._rungs[-1]]) for rung in self._rungs]
+        # At its end a trial has more to do than to be measured: it counts when the store has it.
+        values = [measured[rung] for rung in takewhile(measured.__contains__, self._rungs[:-1])]
+        return [*values, -math.inf] if state == State.FAILED else values
 
     def _known(self, sweep: Sweep) -> list[Known]:
         return [

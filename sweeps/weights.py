@@ -1,5 +1,6 @@
 """The file that a search leaves and `python -m sweeps.ablation --weights` takes: what was found for each row."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,10 @@ class Found:
     def with_row(self, row: str, found: RowFound) -> "Found":
         """The same, with what was found for a further row."""
         return replace(self, rows={**self.rows, row: found})
+
+    def without(self, rows: Collection[str]) -> "Found":
+        """The same, but for some rows."""
+        return replace(self, rows={name: row for name, row in self.rows.items() if name not in rows})
 
     def _label(self) -> str:
         searches = ", ".join(f"{name}: search {row.search}" for name, row in self.rows.items())

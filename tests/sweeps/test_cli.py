@@ -1,12 +1,14 @@
 """What a person types, run as they would: exit codes, one clear line, nothing written where nothing should be."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,11 +61,39 @@ def assert_one_line(done, *parts):
         (["--test-faces", "Helen"], ["--test-faces NAME=DIR", "'Helen'"]),
         (["--test-faces", "../up=faces"], ["letters", "'../up'"]),
         (["--device", "cuda"], ["--device", "cuda"]),
+        (["--budget", "0"], ["--budget", "0"]),
+        (["--weights", "nowhere.json"], ["nowhere.json"]),
+        (["--address", "ray://127.0.0.1:10001"], ["--address", "HOST:PORT", "ray://"]),
+        (["--address", "127.0.0.1:1"], ["--address", "127.0.0.1:1"]),
+        (["--address", "127.0.0.1:1", "--engine", "in-process"], ["--address", "in-process"]),
     ],
 )
 def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
     environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     assert_one_line(ablation(*arguments, "--runs", runs, **environment), *parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--trials", "1"], ["--trials", "1"]),
+        (["--row", "none"], ["--row must be one of loss-perceptual, loss-adversarial", "'none'"]),
+        (["--over", "losses.structure=0.1..10"], ["--over needs one --row"]),
+        (["--row", "multi-task", "--over", "losses.structure"], ["FIELD=LOW..HIGH", "'losses.structure'"]),
+        (["--row", "multi-task", "--over", "losses.structure=2..1"], ["LOW < HIGH", "2..1"]),
+        (["--row", "multi-task", "--over", "losses.structure=-1..1"], ["0 <= LOW", "-1..1"]),
+        (["--row", "multi-task", "--over", "losses.structure=1..inf"], ["LOW < HIGH", "1..inf"]),
+        (["--row", "multi-task", "--over", "generator.width=6..12"], ["real-valued", "generator.width"]),
+        (["--row", "multi-task", "--over", "losses.strcture=1..2"], ["real-valued", "losses.strcture"]),
+        (["--row", "multi-task", "--over", "optimiser.beta1=0..2"], ["optimiser.beta1", "1", "2"]),
+        (["--row", "blurred", "--over", "losses.structure=1..2"], ["--row must be one of", "'blurred'"]),
+    ],
+)
+def test_a_mistake_in_a_search_is_one_line(arguments, parts, runs, tmp_path):
+    assert_one_line(
+        python("-m", "sweeps.search", *arguments, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache")), *parts
+    )
+    assert not runs.exists()
 
 
 def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
@@ -131,11 +161,26 @@ def test_another_package_in_the_way_is_named(name, tmp_path):
 )
 def test_a_plan_prints_the_tree_and_writes_nothing(arguments, total, tmp_path):
     environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    done = ablation("--preset", "paper", "--plan", "--runs", tmp_path / "runs", *arguments, **environment)
+    # Of the paper's lengths, but small: a few steps are timed.
+    small = ["generator.width=6", "generator.blocks=1", "data.image_size=32", "discriminator_width=4", "batch_size=1"]
+    settings = [text for each in (*small, "backbone=vgg16", "data.kernel_sizes=[3]") for text in ("--set", each)]
+    done = ablation("--preset", "paper", "--plan", "--runs", tmp_path / "runs", *settings, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     assert total in done.stdout
-    assert "multi-task · +adversarial · seed 1: 50,000 iterations" in done.stdout
+    assert re.search(r"multi-task · \+adversarial · seed 1: 50,000 steps, \d.* (h|days), state \d\.\d MiB", done.stdout)
+    assert re.search(r"About \d+(\.\d)? (h|days) with \d+ at a time; [\d,]+ MiB kept", done.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_over_the_budget_is_refused_and_one_within_it_is_done(runs, faces_folder, cache):
+    arguments = tiny.options(faces_folder, runs)
+    refused = tiny.python(cache, *arguments, "--engine", "in-process", "--budget", "1e-9")
+    assert_one_line(refused, "--budget must be at least", "6 stages", "got 1e-09")
+    assert not list((runs / "stages").glob("*"))
+    done = tiny.python(cache, *arguments, "--engine", "in-process", "--budget", "10")
+    assert done.returncode == 0, done.stderr
+    again = tiny.python(cache, *arguments, "--engine", "in-process", "--budget", "1e-9")
+    assert again.returncode == 0, again.stderr
 
 
 def test_help_is_help():

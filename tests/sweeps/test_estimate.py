@@ -6,7 +6,7 @@ import torch
 
 from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.learner import VALIDATION_IMAGES, TrainingLearner
-from sweeps.deblurring.stand_in import image_counts, stand_in_data
+from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.estimate import (
     Cost,
     ImageCounts,

@@ -1,15 +1,14 @@
 """Optuna behind one function: against what a search must find, and what fANOVA must say of a known function."""
 
 import math
+from statistics import mean, median
 
 import pytest
 
 from sweeps.stages import Range, Space
 from sweeps.suggest import Known, importances, suggest
 
-SPACE = Space(
-    row="any", ranges=(Range(field="weight", low=1e-5, high=1e-1), Range(field="rate", low=0, high=1))
-)
+SPACE = Space(row="any", ranges=(Range(field="weight", low=1e-5, high=1e-1), Range(field="rate", low=0, high=1)))
 
 
 def worth(values):
@@ -17,7 +16,7 @@ def worth(values):
     return -((math.log10(values["weight"]) + 3) ** 2) + 0.01 * values["rate"]
 
 
-def search(count, seed=0):
+def search(count, seed="0"):
     known = []
     for _ in range(count):
         values = suggest(SPACE, known, seed)
@@ -26,17 +25,17 @@ def search(count, seed=0):
 
 
 def test_it_comes_closer_than_chance():
-    known = search(40)
-    late = sorted(-worth(trial.values) for trial in known[20:])
-    assert late[len(late) // 2] < 1 / 4  # the median of u² is 1 where u is uniform in [-2, 2]
-    assert max(worth(trial.values) for trial in known) > -0.05
+    searches = [search(40, str(seed)) for seed in range(5)]
+    medians = [median(-worth(trial.values) for trial in known[20:]) for known in searches]
+    assert mean(medians) < 1 / 2  # the median of u² is 1 where u is uniform in [-2, 2]
+    assert all(max(worth(trial.values) for trial in known) > -0.05 for known in searches)
 
 
 def test_the_same_history_gives_the_same_values():
     known = search(9)
-    assert suggest(SPACE, known, 0) == suggest(SPACE, list(known), 0)
-    assert suggest(SPACE, known, 0) != suggest(SPACE, known, 1)
-    assert suggest(SPACE, known, 0) != suggest(SPACE, known[:-1], 0)
+    assert suggest(SPACE, known, "0") == suggest(SPACE, list(known), "0")
+    assert suggest(SPACE, known, "0") != suggest(SPACE, known, "1")
+    assert suggest(SPACE, known, "0") != suggest(SPACE, known[:-1], "0")
 
 
 def test_values_stay_in_range_beside_running_paused_failed_and_outlying_trials():
@@ -48,7 +47,7 @@ def test_values_stay_in_range_beside_running_paused_failed_and_outlying_trials()
         Known(values={"weight": 1e-2, "rate": 0.5}, measured={5: -2.0}),
     ]
     for seed in range(20):
-        values = suggest(SPACE, known, seed)
+        values = suggest(SPACE, known, str(seed))
         assert 1e-5 <= values["weight"] <= 1e-1
         assert 0 <= values["rate"] <= 1
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sweeps import record
 from sweeps.provenance import Provenance, code_digest, git_state
 from sweeps.sweep import StoreError
-from sweeps.tracking import MLflowTracker
+from sweeps.tracking import POINTS_AT_ONCE, MLflowTracker
 from sweeps.train import DIGESTS, METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -92,7 +92,7 @@ def test_a_run_left_open_by_a_killed_driver_is_taken_up_without_duplicates(store
 def test_a_history_longer_than_a_request_is_logged_whole(store, client, stage):
     tracker = driver(store)
     assert tracker.start(stage, []) == -1
-    steps = list(range(1, 3 * record.BATCH // 2))
+    steps = list(range(1, 3 * POINTS_AT_ONCE // 2))
     tracker.log(stage, [(step, {"loss/total": 1 / step, "loss/content": 1.0}) for step in steps])
     (run,) = runs_of(client, stage)
     history = client.get_metric_history(run.info.run_id, "loss/total")

@@ -1,18 +1,21 @@
 """A search of trials with known curves, through the real trainer and a real MLflow store."""
 
 import math
+import pkgutil
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
 from sweeps import record
-from sweeps.engine import InProcessEngine
+from sweeps.engine import InProcessEngine, attempt
 from sweeps.provenance import Provenance
 from sweeps.stages import Range, Space, Stage
-from sweeps.sweep import LongestChainFirst, State, Sweep
+from sweeps.suggest import suggest
+from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
 from sweeps.tracking import MLflowTracker
 from sweeps.train import Settings
 from sweeps.tuning import Search, current_values
@@ -102,11 +105,10 @@ def open_store(folder):
 def make(folder, trials, monkeypatch=None, qualities=None):
     """A search as a newly started driver has it; with `qualities`, its trials are these and not Optuna's."""
     tracker = open_store(folder)
-    search = Search(base=BASE, space=SPACE, trials=trials, rungs=(1, 3, 9), factor=3, metric=METRIC)
     if qualities:
         drawn = iter(qualities)
         monkeypatch.setattr("sweeps.tuning.suggest", lambda *_: {"quality": next(drawn)})
-    search.recall(tracker)
+    search = Search(base=BASE, space=SPACE, trials=trials, rungs=(1, 3, 9), factor=3, metric=METRIC, history=tracker)
     sweep = Sweep(
         stages=search.stages,
         tests=(),
@@ -115,6 +117,7 @@ def make(folder, trials, monkeypatch=None, qualities=None):
         folder=folder / "stages",
         schedule=search,
         rows={},
+        patience=math.inf,
     )
     return search, sweep
 
@@ -200,6 +203,97 @@ def test_a_search_killed_at_any_step_ends_as_an_undisturbed_one(tmp_path, kill_a
     for run in runs:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss/total")]
         assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("sweeps.train", "_write_checkpoint"),
+        ("sweeps.train", "_write_result"),
+        ("sweeps.sweep.Sweep", "report"),
+        ("sweeps.sweep.Sweep", "complete"),
+        ("sweeps.tracking.MLflowTracker", "start"),
+        ("sweeps.tracking.MLflowTracker", "log"),
+        ("sweeps.tracking.MLflowTracker", "prune"),
+        ("sweeps.tracking.MLflowTracker", "end"),
+    ],
+)
+def test_a_search_killed_between_any_two_acts_ends_as_an_undisturbed_one(
+    tmp_path, module, name, monkeypatch, undisturbed
+):
+    """The driver dies right before and right after some of the calls of something it does."""
+    undisturbed, whole = undisturbed
+    real = getattr(pkgutil.resolve_name(module), name)
+    calls = 0
+    while True:
+        search, sweep = make(tmp_path, 9)
+        if sweep.over():
+            break
+
+        def die(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls in (1, 4, 9):
+                raise Killed
+            answer = real(*args, **kwargs)
+            if calls in (2, 6, 12):
+                raise Killed
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{name}", die)
+            try:
+                InProcessEngine(SETTINGS).run(sweep)
+            except Killed:
+                continue
+    assert calls >= 3
+    assert [trial.values for trial in search.trials] == [trial.values for trial in undisturbed.trials]
+    assert [trial.measured for trial in search.trials] == [trial.measured for trial in undisturbed.trials]
+    assert search.best(sweep).number == undisturbed.best(whole).number
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("toy-search").experiment_id])
+    assert len(runs) == 9
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
+    for run in runs:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss/total")]
+        assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_store_that_comes_and_goes_changes_nothing(tmp_path, monkeypatch, undisturbed):
+    undisturbed, whole = undisturbed
+    chance = random.Random(0)
+
+    def unreliable(real):
+        def call(*args):
+            if chance.random() < 0.2:
+                raise StoreError("no answer")
+            answer = real(*args)
+            if chance.random() < 0.2:
+                raise StoreError("the answer was lost")
+            return answer
+
+        return call
+
+    search, sweep = make(tmp_path, 9)
+    for name in ("start", "log", "end", "find", "pause", "prune", "curve"):
+        monkeypatch.setattr(MLflowTracker, name, unreliable(getattr(MLflowTracker, name)))
+    while not sweep.over():
+        if job := sweep.take():
+            sweep.complete(job.stage.key, attempt(job, SETTINGS, partial(sweep.report, job.stage.key)))
+    assert [trial.values for trial in search.trials] == [trial.values for trial in undisturbed.trials]
+    assert [trial.measured for trial in search.trials] == [trial.measured for trial in undisturbed.trials]
+    assert search.best(sweep).number == undisturbed.best(whole).number
+
+
+def test_two_searches_of_one_stage_share_no_trial(tmp_path):
+    _, sweep = make(tmp_path, 4)
+    InProcessEngine(SETTINGS).run(sweep)
+    other = Search(
+        base=BASE, space=SPACE, trials=4, rungs=(3, 9), factor=2, metric=METRIC, history=open_store(tmp_path)
+    )
+    drawn = other._varied(suggest(SPACE, [], other.id))
+    assert drawn.stage.key not in sweep.stages
+    assert len(make(tmp_path, 4)[0].trials) == 4
 
 
 def test_a_search_that_is_over_does_nothing_and_more_trials_go_on_from_it(tmp_path):

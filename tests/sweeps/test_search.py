@@ -1,0 +1,118 @@
+"""The search as a person runs it: through Ray Tune and MLflow on disk, killed half way, and its weights in a table."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+import tiny
+from mlflow import MlflowClient
+
+from sweeps import record
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+TRIALS = 6
+LONGER = {"schedule.adversarial": 90}
+"""Rungs at 10, 30 and 90 steps."""
+
+
+def arguments(faces, runs, module, *more):
+    # With one thread each, whatever the machine: bits are compared.
+    return [module, *tiny.options(faces, runs, **LONGER)[1:], "--cpus-per-trial", 1, *more]
+
+
+@pytest.fixture(scope="module")
+def searched(cache, faces_folder, tmp_path_factory):
+    """A folder of runs after a search that was killed once, when most trials had reached a rung."""
+    runs = tmp_path_factory.mktemp("searched") / "runs"
+    command = arguments(faces_folder, runs, "sweeps.search", "--row", "loss-adversarial", "--trials", TRIALS)
+    with subprocess.Popen(**tiny.command(cache, *command), stdout=subprocess.PIPE, bufsize=1) as driver:
+        for line in driver.stdout:
+            if "trial 3 · seed 1: paused" in line:
+                os.kill(driver.pid, signal.SIGKILL)
+                break
+        driver.stdout.read()
+    assert driver.returncode == -signal.SIGKILL
+    done = tiny.python(cache, *command)
+    assert done.returncode == 0, done.stderr
+    return runs, done, command
+
+
+@pytest.fixture(scope="module")
+def trials(searched):
+    """MLflow runs of the search, by trial; the row itself is trial 0."""
+    client = MlflowClient(f"sqlite:///{searched[0] / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tables-search").experiment_id])
+    varied = {int(run.data.tags[record.label_tag("trial")]): run for run in runs if "whetstone.trial" in run.data.tags}
+    [default] = [run for run in runs if json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]]
+    return {0: default, **varied}
+
+
+def last_value(runs, run):
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    return max(client.get_metric_history(run.info.run_id, "validation/psnr"), key=lambda point: point.step).value
+
+
+def test_it_has_as_many_trials_as_were_asked_for_in_spite_of_the_kill(trials):
+    assert sorted(trials) == list(range(TRIALS))
+
+
+def test_pruned_trials_are_neither_finished_nor_failed_and_the_row_is_never_pruned(trials):
+    pruned = [number for number, run in trials.items() if record.TAG_PRUNED in run.data.tags]
+    assert {trials[number].info.status for number in pruned} == {"KILLED"}
+    assert {run.info.status for number, run in trials.items() if number not in pruned} == {"FINISHED"}
+    assert len(pruned) == 4  # of five, two reach the second rung and one the end
+    assert 0 not in pruned
+
+
+def test_the_best_is_no_worse_than_the_row_was(searched, trials):
+    runs, done, _ = searched
+    found = json.loads((runs / "search" / "tables-quick.json").read_text())["rows"]["loss-adversarial"]
+    assert found["value"] >= last_value(runs, trials[0])
+    finished = [run for run in trials.values() if run.info.status == "FINISHED"]
+    assert found["value"] == max(last_value(runs, run) for run in finished)
+    assert found["trials"] == TRIALS
+    assert set(found["values"]) == {"losses.perceptual", "losses.adversarial"}
+    assert "Importance at the first rung (fANOVA): losses." in done.stdout
+    assert "260 steps in place of 540 (48%)" in done.stdout  # 90 + 5 × 10 + 2 × 20 + 60
+
+
+def test_again_it_does_nothing(searched, cache):
+    runs, _, command = searched
+    before = (runs / "search" / "tables-quick.json").read_bytes()
+    again = tiny.python(cache, *command)
+    assert again.returncode == 0, again.stderr
+    assert "0 of them now" in again.stdout
+    assert "running" not in again.stdout
+    assert (runs / "search" / "tables-quick.json").read_bytes() == before
+
+
+def test_its_weights_train_the_row_and_stand_in_tags_and_caption(searched, cache, faces_folder, tmp_path):
+    runs, _, _ = searched
+    file = runs / "search" / "tables-quick.json"
+    search = json.loads(file.read_text())["rows"]["loss-adversarial"]["search"]
+    done = tiny.python(cache, *arguments(faces_folder, runs, "sweeps.ablation", "--weights", file))
+    assert done.returncode == 0, done.stderr
+    # The parents and the best trial are in the store; they are only evaluated.
+    assert "2 stages trained (40 steps), 4 only evaluated" in done.stdout
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    [run] = client.search_runs(ids, "tags.`whetstone.weights` LIKE '%'")
+    assert search in run.data.tags["whetstone.weights"]
+    assert json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]
+    report = tiny.python(cache, "analysis", "report", "--runs", runs, "--out", tmp_path)
+    assert report.returncode == 0, report.stderr
+    page = (tmp_path / "tables-quick.md").read_text()
+    assert "Loss weights tuned on validation data of seed 1: loss-adversarial: " in page
+    assert f"of {TRIALS} trials, search {search}" in page
+
+
+def test_a_tuned_row_trained_from_scratch_ends_with_the_same_bits(searched, cache, faces_folder):
+    runs, _, _ = searched
+    file = runs / "search" / "tables-quick.json"
+    done = tiny.python(cache, *arguments(faces_folder, runs, "sweeps.ablation", "--weights", file, "--flat"))
+    assert done.returncode == 0, done.stderr
+    for row in ("scales-1", "scales-2", "multi-task", "loss-perceptual", "loss-adversarial"):
+        assert f"{row}: the same bits as with shared prefixes" in done.stdout
