@@ -223,12 +223,12 @@ def _sizes(learner: Learner) -> tuple[int, int]:
         return 0, 0
     for part in learner.state.values():
         if isinstance(part, torch.optim.Optimizer):
-            _start(part)
+            start_moments(part)
     checkpoint = _saved_bytes({name: part.state_dict() for name, part in learner.state.items()})
     return checkpoint, checkpoint + _saved_bytes(learner.model.state_dict())
 
 
-def _start(optimiser: torch.optim.Optimizer) -> None:
+def start_moments(optimiser: torch.optim.Optimizer) -> None:
     """Bring an optimiser's moments into being: they are part of a state, but there are none before the first step."""
     for group in optimiser.param_groups:
         for parameter in group["params"]:

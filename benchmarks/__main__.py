@@ -1,0 +1,44 @@
+"""`python -m benchmarks [NAME ...]`: run benchmarks, print one table and write it as JSON."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+from rich.console import Console
+
+from benchmarks import overhead, quick_preset
+from benchmarks.comparison import Comparison, show, write
+from sweeps import cli
+
+BENCHMARKS: dict[str, Callable[..., list[Comparison]]] = {
+    "overhead": overhead.compare,
+    "quick-preset": quick_preset.compare,
+}
+
+
+@click.command(name="benchmarks")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="The table shows their median.")
+@click.option(
+    "--out",
+    default=Path("runs/benchmarks.json"),
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A JSON file.",
+)
+def main(names: tuple[str, ...], repeats: int, out: Path) -> int:
+    """Run the benchmarks named (overhead, quick-preset; default: all). The exit code is 1 where a limit is broken."""
+    chosen = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or BENCHMARKS}
+    comparisons: list[Comparison] = []
+    for name, compare in chosen.items():
+        with TemporaryDirectory(prefix=f"{name}-") as folder:
+            comparisons += compare(repeats=repeats, folder=Path(folder))
+    show(comparisons, Console())
+    write(comparisons, out)
+    click.echo(f"wrote {out}")
+    return int(any(each.broken for each in comparisons))
+
+
+if __name__ == "__main__":
+    cli.run(main)

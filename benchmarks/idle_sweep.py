@@ -1,0 +1,10 @@
+"""`python -m benchmarks.idle_sweep idle ...`: the command `sweeps.ablation`, with the idle study among its studies."""
+
+from benchmarks import idle
+from sweeps import cli
+from sweeps.ablation import main
+
+idle.register()
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,156 @@
+"""What orchestration costs: 40 stages that do nothing, of ten reports with eight metrics each.
+
+Both Ray engines use one Ray session with two cores, one core a trial, actors that are reused, no Tune log files, and a
+SQLite store that is new in each repeat; Ray and the stores are started before the clock. Ours does more for its time:
+each stage also writes a checkpoint and a result, and its run has digests and a key by which it is found again.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from sweeps.ray_engine import RayEngine  # before Ray: it sets Ray's environment
+
+# isort: split
+import ray
+from mlflow.tracking import MlflowClient
+
+from benchmarks import plain_tune
+from benchmarks.comparison import Comparison, Way, side_by_side
+from benchmarks.toy import METRICS, STEPS, Toy
+from sweeps.engine import Engine, InProcessEngine
+from sweeps.provenance import Provenance
+from sweeps.resources import Resources
+from sweeps.stages import Stage
+from sweeps.sweep import LongestChainFirst, State, Sweep
+from sweeps.tracking import MLflowTracker, connect
+from sweeps.train import Job, Settings, train_stage
+
+STAGES = 40
+CORES = 2
+LIMIT = 0.5
+"""Of the seconds of plain Tune."""
+EXPERIMENT = "ours"
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def update(self, stage: Stage, state: State, step: int, metrics: dict[str, float], note: str) -> None:
+        """Nobody watches."""
+
+
+def compare(*, repeats: int, folder: Path) -> list[Comparison]:
+    """This engine against plain Tune, against the same sweep in one process, and against training alone."""
+    stages = [Stage(name=f"toy {number}", config=Toy(number=number), steps=STEPS, seed=1) for number in range(STAGES)]
+    settings = Settings(cache=folder, log_every=1, validate_every=STEPS, checkpoint_every=STEPS)
+    one_core = Resources(cpus=1, gpus=0.0, at_once=CORES)
+    ways: dict[str, Callable[[Sequence[Stage]], Way]] = {
+        "ray": lambda some: partial(_sweep, some, lambda place: RayEngine(settings, one_core, place)),
+        "plain": lambda some: partial(_plain, some),
+        "in-process": lambda some: partial(_sweep, some, lambda place: InProcessEngine(settings)),
+        "bare": lambda some: partial(_bare, some, settings),
+    }
+    _start_ray()
+    try:
+        # Once for warmth: the first use of a library reads its files.
+        side_by_side({name: way(stages[:CORES]) for name, way in ways.items()}, repeats=1, folder=folder / "warm")
+        seconds = side_by_side({name: way(stages) for name, way in ways.items()}, repeats=repeats, folder=folder)
+    finally:
+        ray.shutdown()
+    for repeat in range(repeats):
+        for name, experiment in (("ray", EXPERIMENT), ("plain", plain_tune.EXPERIMENT), ("in-process", EXPERIMENT)):
+            _require_all(_store(folder / f"{name}-{repeat}"), experiment)
+    against = {
+        "plain": ("plain Tune with MLflowLoggerCallback", LIMIT),
+        "in-process": ("the same in one process", None),
+        "bare": ("training alone, untracked", None),
+    }
+    return [
+        Comparison(
+            name=f"{STAGES} trivial stages, against {what}",
+            ours=seconds["ray"],
+            theirs=seconds[name],
+            stages=STAGES,
+            limit=limit,
+        )
+        for name, (what, limit) in against.items()
+    ]
+
+
+def _start_ray() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=CORES,
+        include_dashboard=False,
+        object_store_memory=200 * 2**20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+
+
+def _store(place: Path) -> str:
+    return f"sqlite:///{place / 'mlflow.db'}"
+
+
+def _sweep(stages: Sequence[Stage], engine: Callable[[Path], Engine], place: Path) -> Callable[[], None]:
+    tracker = MLflowTracker(
+        uri=_store(place),
+        artifacts=place / "artifacts",
+        experiment=EXPERIMENT,
+        provenance=Provenance(
+            study="toy",
+            preset="toy",
+            data={},
+            fingerprints={},
+            owner="benchmark",
+            hardware="",
+            commit="",
+            dirty=False,
+            code="",
+        ),
+        downloads=place / "downloads",
+    )
+
+    def run() -> None:
+        sweep = Sweep(
+            stages=stages,
+            tests=(),
+            tracker=tracker,
+            view=Silent(),
+            folder=place / "stages",
+            schedule=LongestChainFirst(stages),
+            rows={},
+        )
+        engine(place).run(sweep)
+
+    return run
+
+
+def _plain(stages: Sequence[Stage], place: Path) -> Callable[[], None]:
+    connect(_store(place))
+    numbers = [stage.config.number for stage in stages if isinstance(stage.config, Toy)]
+    return partial(plain_tune.run, numbers, uri=_store(place), folder=place)
+
+
+def _bare(stages: Sequence[Stage], settings: Settings, place: Path) -> Callable[[], None]:
+    def run() -> None:
+        for stage in stages:
+            train_stage(Job(stage=stage, tests=(), folder=place / stage.key), settings, lambda step, metrics: None)
+
+    return run
+
+
+def _require_all(uri: str, experiment: str) -> None:
+    """Each stage has a finished run with all points: else less work was timed than was said."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found, uri
+    runs = client.search_runs([found.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * STAGES, uri
+    for run in runs:
+        for name in METRICS:
+            assert len(client.get_metric_history(run.info.run_id, f"loss/{name}")) == STEPS, (uri, run.info.run_id)

@@ -1,0 +1,105 @@
+"""What the benchmarks' figures are made of; the figures themselves are a matter of the machine, and of `make bench`."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks import comparison, idle
+from benchmarks.comparison import Comparison, show, side_by_side, write
+from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
+from sweeps.presets import quick
+from sweeps.stand_in import stand_in_data
+from sweeps.studies import Inputs, tables
+from sweeps.train import Job, Settings, load_state, train_stage
+
+
+def test_the_ratio_is_the_median_of_the_repeats_own_ratios(tmp_path):
+    # A slow hour: both took ten times as long in one repeat, which says nothing of their ratio.
+    each = Comparison(name="slow hour", ours=(1.0, 20.0, 3.0), theirs=(4.0, 40.0, 10.0), stages=2, limit=0.5)
+    write([each], tmp_path / "bench.json")
+    entry = json.loads((tmp_path / "bench.json").read_text())["comparisons"][0]
+    assert entry["ratio"] == 0.3
+    assert entry["ratios"] == [0.25, 0.5, 0.3]
+    assert entry["ours"] == [1.0, 20.0, 3.0]
+    assert each.broken == ""
+
+
+def test_a_limit_that_is_reached_is_broken_and_said_in_one_line():
+    each = Comparison(name="tie", ours=(1.0,), theirs=(2.0,), limit=0.5)
+    assert each.broken == "tie: the ratio must be below 0.5, and is 0.500"
+    console = Console(record=True, width=120)
+    show([each], console)
+    assert each.broken in console.export_text()
+
+
+def test_ways_take_turns_in_going_first_and_only_the_run_is_timed(tmp_path, monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr(comparison, "perf_counter", lambda: clock[0])
+
+    def way(name, preparing, running):
+        def prepare(place):
+            assert place.is_dir()
+            assert not list(place.iterdir())
+            clock[0] += preparing
+
+            def run():
+                order.append(name)
+                clock[0] += running
+
+            return run
+
+        return prepare
+
+    ways = {"a": way("a", 100.0, 1.0), "b": way("b", 200.0, 2.0)}
+    assert side_by_side(ways, repeats=3, folder=tmp_path) == {"a": (1.0,) * 3, "b": (2.0,) * 3}
+    assert "".join(order) == "abbaab"
+
+
+@pytest.fixture
+def tiny_inputs(tmp_path):
+    """Inputs of the tables on made-up data, very small; and the cache that holds the data."""
+    config = replace(
+        quick().config,
+        generator=GeneratorConfig(width=6, blocks=1),
+        schedule=ScheduleConfig(content=2, perceptual=1, adversarial=1),
+        data=DataConfig(image_size=32, kernel_sizes=(3,), kernels_per_size=1, test_kernels_per_size=1, test_faces=4),
+        batch_size=1,
+    )
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    data = stand_in_data(config.data, {}, config.backbone, cache)
+    return Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption=""), cache
+
+
+def test_an_idle_sweep_has_the_tree_and_the_states_of_the_real_one(tmp_path, tiny_inputs):
+    inputs, cache = tiny_inputs
+    real, idling = tables(inputs), idle.idle_tables(inputs)
+    assert [(each.title, each.steps, each.first_step) for each in idling.stages()] == [
+        (each.title, each.steps, each.first_step) for each in real.stages()
+    ]
+    settings = Settings(cache=cache, log_every=1, validate_every=1, checkpoint_every=1)
+    tests = tuple(real.tests)
+
+    def train(study, name):
+        stage = max((stage for stage in study.stages() if not stage.parent), key=lambda stage: stage.steps)
+        job = Job(stage=stage, tests=tests, folder=tmp_path / name)
+        train_stage(job, settings, lambda step, metrics: None)
+        return job.result
+
+    there, here = train(real, "real"), train(idling, "idle")
+
+    def files(folder):
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+    def shapes(value):
+        if isinstance(value, dict):
+            return {name: shapes(each) for name, each in value.items()}
+        return value.shape if isinstance(value, torch.Tensor) else None
+
+    assert files(there) <= files(here)  # two made-up faces have two strips, not six
+    state = Path("model") / "state.pt"
+    assert shapes(load_state(there / state)["state"]) == shapes(load_state(here / state)["state"])
