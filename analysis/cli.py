@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from analysis.load import load_sweep, open_store
+from analysis.load import load_sweep, open_store, without_password
 from analysis.report import FORMATS, Column, check_formats, columns, render
 from analysis.tables import COMPLETE, Row, Table, build_tables
 
@@ -34,7 +34,7 @@ class OneLineErrors(click.Group):
         except (ValueError, OSError, MlflowException) as error:
             if os.environ.get("WHETSTONE_DEBUG"):
                 raise
-            message = " ".join(str(error).split())
+            message = " ".join(without_password(str(error)).split())
         click.echo(f"error: {message}", err=True)
         sys.exit(2)
 

@@ -1,6 +1,7 @@
 """The tracking store, read: a sweep's record and the run behind each of its stage keys."""
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -79,9 +80,20 @@ def open_store(tracking_uri: str) -> MlflowClient:
             client = MlflowClient(tracking_uri)
             client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
-        reason = shorten(str(error), 300, placeholder=" ...")
-        raise ValueError(f"tracking store {tracking_uri} can't be read: {reason}") from error
+        shown = without_password(tracking_uri)
+        if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+            raise ValueError(
+                "the tracking server must be given a user's name and password (MLFLOW_TRACKING_USERNAME, "
+                f"MLFLOW_TRACKING_PASSWORD), got 401 Unauthorized from {shown}"
+            ) from error
+        reason = shorten(without_password(str(error)), 300, placeholder=" ...")
+        raise ValueError(f"tracking store {shown} can't be read: {reason}") from error
     return client
+
+
+def without_password(text: str) -> str:
+    """A message as it may be shown: URIs in it without their passwords."""
+    return re.sub(r"(://[^/@:]*):\S*@", r"\1:***@", text)
 
 
 def load_sweep(client: MlflowClient, study: str, preset: str | None = None) -> Sweep:

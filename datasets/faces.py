@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.alignment import ALIGNED
 from datasets.assets import atomic, fetch
 from datasets.layouts import LAYOUTS, Layout, Photo, detect
-from datasets.photos import SUFFIXES
+from datasets.photos import SUFFIXES, as_text
 
 # Names that stand for a pinned asset in place of a folder.
 SOURCES = ("celeba-sample",)
@@ -102,16 +102,24 @@ def read_faces(source: str, *, size: int, cache: Path, name: str | None = None) 
     if not photos:
         raise ValueError(f"no image in {source!r}: it must hold files ending in {', '.join(sorted(SUFFIXES))}")
     index = cache / "faces" / f"{_listing(layout, photos, size)}.json"
-    entry = json.loads(index.read_text()) if index.exists() else None
-    if entry and _arrow_path(entry["digest"], cache).exists():
-        faces = open_faces(entry["digest"], cache=cache)
+    digest, skipped = _noted(index)
+    if digest and _arrow_path(digest, cache).exists():
+        faces = open_faces(digest, cache=cache)
     else:
         faces, skipped = _read(LAYOUTS[layout], photos, size, cache)
-        entry = {"digest": faces.digest, "skipped": skipped}
         with atomic(index) as path:
-            path.write_text(json.dumps(entry))
-    name = name or (source if source in SOURCES else root.resolve().name)
-    return replace(faces, name=name, licence=LAYOUTS[layout].licence, skipped=tuple(entry["skipped"]))
+            path.write_text(json.dumps({"digest": faces.digest, "skipped": skipped}))
+    name = name or (source if source in SOURCES else as_text(Path(root.resolve().name)))
+    return replace(faces, name=name, licence=LAYOUTS[layout].licence, skipped=tuple(skipped))
+
+
+def _noted(index: Path) -> tuple[str, list[str]]:
+    """Digest and skipped files of an earlier reading; an empty digest where there is no whole note of one."""
+    try:
+        entry = json.loads(index.read_text())
+        return str(entry["digest"]), [str(line) for line in entry["skipped"]]
+    except Exception:  # a damaged note is as good as none: the folder is read again
+        return "", []
 
 
 def _listing(layout: str, photos: list[Photo], size: int) -> str:
@@ -184,13 +192,26 @@ def store_faces(faces: FaceSet, *, cache: Path) -> FaceSet:
 def open_faces(digest: str, *, cache: Path) -> FaceSet:
     """A stored set; its images are a read-only view on the mapped file, one copy for all processes.
 
-    Raises FileNotFoundError if `cache` has no such set.
+    Raises FileNotFoundError if `cache` has no such set, ValueError if its file is damaged (pixels are not compared
+    with the digest: reading all of them would take as long as many steps of training).
     """
     path = _arrow_path(digest, cache)
     if not path.exists():
         raise FileNotFoundError(f"no prepared faces at {path}: read_faces writes them")
+    try:
+        return _read_arrow(path, digest)
+    except Exception as error:  # a damaged file raises almost anything
+        raise ValueError(
+            f"prepared faces must be whole: remove {path}, and they are prepared again ({error})"
+        ) from error
+
+
+def _read_arrow(path: Path, digest: str) -> FaceSet:
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    batch.validate(full=True)  # texts with damaged offsets would be read beyond the file's end
     metadata = {key.decode(): value.decode() for key, value in batch.schema.metadata.items()}
+    if metadata["digest"] != digest:
+        raise ValueError(f"these are the faces {metadata['digest']}")
     size = int(metadata["size"])
     images = np.frombuffer(batch.column("image").buffers()[1], np.uint8, count=batch.num_rows * size * size * 3)
     identities = batch.column("identity")

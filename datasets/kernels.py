@@ -111,7 +111,7 @@ def load_kernels(*, sizes: Sequence[int], per_size: int, seed: int, cache: Path)
     _check(sizes, per_size)
     request = sha256(json.dumps([DRAWING, list(sizes), per_size, seed]).encode()).hexdigest()[:16]
     index = cache / "kernels" / f"{request}.json"
-    digest = json.loads(index.read_text()) if index.exists() else ""
+    digest = _noted(index)
     if not digest or not _path(digest, cache).exists():
         drawn = motion_kernels(sizes=sizes, per_size=per_size, seed=seed)
         with atomic(_path(drawn.digest, cache)) as folder:
@@ -124,13 +124,31 @@ def load_kernels(*, sizes: Sequence[int], per_size: int, seed: int, cache: Path)
     return open_kernels(digest, cache=cache)
 
 
+def _noted(index: Path) -> str:
+    """The digest that an earlier drawing had; empty where there is no whole note of one."""
+    try:
+        return str(json.loads(index.read_text()))
+    except Exception:  # a damaged note is as good as none: the kernels are drawn again
+        return ""
+
+
 def open_kernels(digest: str, *, cache: Path) -> KernelSet:
-    """A stored set, its kernels mapped read-only. Raises FileNotFoundError if `cache` has no such set."""
+    """A stored set, its kernels mapped read-only.
+
+    Raises FileNotFoundError if `cache` has no such set, ValueError if it is not what its digest says.
+    """
     folder = _path(digest, cache)
     if not folder.exists():
         raise FileNotFoundError(f"no kernels at {folder}: load_kernels writes them")
-    kernels = np.load(folder / "kernels.npy", mmap_mode="r")
-    return KernelSet(kernels=kernels, sizes=np.load(folder / "sizes.npy"), digest=digest)
+    try:
+        kernels = np.load(folder / "kernels.npy", mmap_mode="r")
+        found = _kernel_set(kernels, np.load(folder / "sizes.npy"))
+    except Exception as error:  # a damaged file raises almost anything
+        raise ValueError(f"kernels must be whole: remove {folder}, and they are drawn again ({error})") from error
+    shape = (len(found.sizes), max(found.sizes), max(found.sizes))
+    if (found.digest, kernels.dtype, kernels.shape) != (digest, np.dtype(np.float32), shape):
+        raise ValueError(f"kernels must be whole: remove {folder}, and they are drawn again")
+    return found
 
 
 def _path(digest: str, cache: Path) -> Path:

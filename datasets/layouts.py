@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from datasets.alignment import ALIGNED, face_points, warp
 from datasets.assets import CELEBA_LICENCE
-from datasets.photos import SUFFIXES, decode_photo
+from datasets.photos import SUFFIXES, as_text, decode_photo
 
 CELEBA_SIZE = (178, 218)
 CELEBA_CUT = (26, 71, 154, 199)
@@ -43,7 +43,7 @@ class Layout:
 
 def _photos_under(root: Path) -> list[Photo]:
     paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    photos = (Photo(path=path, file=path.relative_to(root).as_posix()) for path in paths)
+    photos = (Photo(path=path, file=as_text(path.relative_to(root))) for path in paths)
     return sorted(photos, key=lambda photo: photo.file)
 
 
@@ -92,7 +92,10 @@ def _align_helen(photo: Photo) -> Image.Image:
     if points.shape != (HELEN_POINTS, 2):
         raise ValueError(f"a Helen annotation has 194 points, {photo.annotation.name} has {len(points)}")
     # Its landmarks are on the pixels as they are stored.
-    return warp(decode_photo(photo.path, upright=False), face_points(points))
+    image = decode_photo(photo.path, upright=False)
+    if not (np.abs(points) <= 2 * max(image.size)).all():
+        raise ValueError(f"{photo.annotation.name} has landmarks far outside the image, or that are no numbers")
+    return warp(image, face_points(points))
 
 
 def _find_pie(root: Path) -> list[Photo] | None:

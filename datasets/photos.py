@@ -1,10 +1,16 @@
 """Image files, decoded."""
 
+import os
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+
+
+def as_text(path: Path) -> str:
+    """A path as text that can be stored anywhere: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def decode_photo(path: Path, *, upright: bool) -> Image.Image:

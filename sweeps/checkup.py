@@ -3,6 +3,7 @@
 A check looks and leaves nothing behind: no folder, no database, no file.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -244,7 +245,7 @@ def tracking_store(uri: str) -> Finding:
         folder = writable(name, file.parent, mend="name another with --tracking-uri sqlite:///FILE")
         if folder.level == Level.WRONG:
             return folder
-        if not file.exists():
+        if not os.path.exists(file):  # a name that no file can have is none that exists
             return Finding(name=name, level=Level.OK, found=f"{shown} will be made")
     from sweeps import tracking  # only now: MLflow takes seconds
 
@@ -376,7 +377,7 @@ def head(address: str) -> Finding:
             frame = connection.makefile("rb").read(9)
         if frame[3:4] != HTTP2_SETTINGS:
             found = f"{address} answers, but is not the port of a Ray head"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:  # the last for a port that can't be one
         found = f"nothing answers at {address}: {error}"
     if found:
         mend = "ray start --head --port=6379 on the head node, then --address HOST:6379"

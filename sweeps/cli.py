@@ -74,8 +74,8 @@ _OPTIONS = (
 def run(command: click.Command) -> None:
     """Run a command and leave with the exit code that it returns.
 
-    A user's mistake (ValueError, OSError, or a usage error) is one line on stderr and exit code 2. Set
-    WHETSTONE_DEBUG=1 for the traceback.
+    A user's mistake (ValueError, OSError, a usage error, what does not fit in memory) is one line on stderr and exit
+    code 2. Set WHETSTONE_DEBUG=1 for the traceback.
     """
     try:
         require_own_packages()
@@ -84,7 +84,7 @@ def run(command: click.Command) -> None:
         sys.exit(130)
     except click.ClickException as error:
         fail(error.format_message())
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WHETSTONE_DEBUG"):
             raise
         fail(str(error))
@@ -114,7 +114,7 @@ def require_own_packages() -> None:
 
 def cache_folder() -> Path:
     """Where faces, kernels and weights are kept: WHETSTONE_CACHE, else `~/.cache/whetstone`."""
-    return Path(os.environ.get("WHETSTONE_CACHE", "~/.cache/whetstone")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("WHETSTONE_CACHE", "~/.cache/whetstone")))
 
 
 def tracking_uri(given: str | None, runs: Path) -> str:
@@ -123,8 +123,15 @@ def tracking_uri(given: str | None, runs: Path) -> str:
 
 
 def own_store(runs: Path) -> str:
-    """The store under a runs folder."""
-    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    """The store under a runs folder.
+
+    Raises:
+        ValueError: in a URI, %2e would be a dot, and what follows a question mark no path.
+    """
+    file = str(runs.resolve() / "mlflow.db")
+    if "%" in file or "?" in file:
+        raise ValueError(f"--runs must be a path without '%' and '?', got {runs}")
+    return f"sqlite:///{file}"
 
 
 def lookup(registry: Mapping[str, T], name: str, what: str) -> T:

@@ -61,5 +61,5 @@ def one_line(error: ValidationError) -> str:
 def _read(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or a number or a nesting beyond all bounds
         return text

@@ -73,13 +73,14 @@ class Progress:
         if stage.key not in self._lines:
             self._stages.append(stage)
         line = self._lines.setdefault(stage.key, _Line())
+        noted = bool(note) and not line.note
         changed = state != line.state
         if (changed and state == State.RUNNING) or (state == State.RUNNING and line.step == 0):
             line.started, line.started_at = time.monotonic(), step
         line.state, line.step, line.note = state, step, note
         line.psnr = metrics.get("validation/psnr", line.psnr)
         if not self._console.is_terminal:
-            self._say(stage, line, changed)
+            self._say(stage, line, changed or noted)
 
     def _say(self, stage: Stage, line: _Line, changed: bool) -> None:
         due = stage.steps and line.step * LINES_PER_STAGE // stage.steps > line.said
@@ -115,7 +116,7 @@ class Progress:
             bar = ProgressBar(total=max(stage.steps, 1), completed=line.step, width=BAR) if stage.steps else ""
             name, state, *rest = row
             table.add_row(name, Text(state, style=STYLES[line.state]), *rest, *([bar] if with_bar else []))
-            if line.note and line.state in (State.FAILED, State.SKIPPED):
+            if line.note and line.state in (State.RUNNING, State.FAILED, State.SKIPPED):
                 table.add_row(Text("  " + line.note, style=STYLES[line.state], overflow="ellipsis"))
         return table
 

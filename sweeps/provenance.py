@@ -43,7 +43,7 @@ class Provenance:
 
     def data_tags(self) -> dict[str, str]:
         """The tags with the digests of data."""
-        return {record.TAG_DATA_PREFIX + name: digest for name, digest in self.data.items()}
+        return {record.data_tag(name): digest for name, digest in self.data.items()}
 
 
 def git_state() -> tuple[str, bool]:

@@ -6,7 +6,14 @@ a row whose run is missing.
 """
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from sweeps.overrides import one_line
 
 SCHEMA = "1"
 
@@ -74,16 +81,24 @@ def label_tag(name: str) -> str:
     return f"whetstone.{name}"
 
 
-@dataclass(frozen=True, kw_only=True)
+def data_tag(name: str) -> str:
+    """Run tag with the digest of a set of data; a folder's name may have what MLflow refuses in a tag's."""
+    return TAG_DATA_PREFIX + re.sub(r"[^\w .-]", "_", name)[:200]
+
+
+KNOWN_FIELDS_ONLY = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class Metric:
     """A metric shown in tables: its name in the store, its label and decimals."""
 
     name: str
     label: str
-    decimals: int
+    decimals: Annotated[int, Field(ge=0, le=10)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class RowRecord:
     """A table line: its label cells, the stage key per seed, and the published numbers.
 
@@ -99,7 +114,7 @@ class RowRecord:
     trained: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class TableRecord:
     """A table: its title ("Table 1"), caption, label column headings and rows in order."""
 
@@ -109,7 +124,7 @@ class TableRecord:
     rows: list[RowRecord]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class SweepRecord:
     """What one sweep asked for.
 
@@ -124,9 +139,15 @@ class SweepRecord:
     tests: list[str]
     fingerprints: dict[str, str]
     metrics: list[Metric]
-    tables: list[TableRecord]
+    tables: Annotated[list[TableRecord], Field(min_length=1)]
     comparable: bool
     notes: list[str]
+
+    @model_validator(mode="after")
+    def _fingerprint_of_each_test(self) -> "SweepRecord":
+        if missing := set(self.tests) - self.fingerprints.keys():
+            raise ValueError(f"fingerprints must be of all tests, got none of {min(missing)[:80]!r}")
+        return self
 
     def to_json(self) -> str:
         """The record as canonical JSON."""
@@ -140,15 +161,9 @@ class SweepRecord:
             ValueError: the text is not a record of this schema.
         """
         try:
-            fields = json.loads(text)
-            fields["metrics"] = [Metric(**metric) for metric in fields["metrics"]]
-            fields["tables"] = [
-                TableRecord(**{**table, "rows": [RowRecord(**row) for row in table["rows"]]})
-                for table in fields["tables"]
-            ]
-            return cls(**fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"the store's sweep record is not of schema {SCHEMA}: {error}") from error
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            raise ValueError(f"the store's sweep record is not of schema {SCHEMA}: {one_line(error)}") from error
 
 
 def to_tags(record: SweepRecord) -> dict[str, str]:
@@ -171,4 +186,8 @@ def from_tags(tags: dict[str, str], preset: str | None = None) -> SweepRecord:
         counts = [tag for tag in tags if tag.startswith(TAG_SWEEP_PREFIX) and tag.endswith(".count")]
         known = sorted(tag.removeprefix(TAG_SWEEP_PREFIX).removesuffix(".count") for tag in counts)
         raise ValueError(f"preset must be one that was swept ({', '.join(known) or 'none yet'}), got {preset!r}")
-    return SweepRecord.from_json("".join(tags[f"{prefix}.{index}"] for index in range(int(tags[f"{prefix}.count"]))))
+    try:
+        text = "".join(tags[f"{prefix}.{index}"] for index in range(int(tags[f"{prefix}.count"])))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the store's sweep record must be whole, and is not: {error}") from error
+    return SweepRecord.from_json(text)

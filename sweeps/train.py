@@ -5,6 +5,7 @@ resumption in mid-stage, curves, a check for non-finite losses, evaluation at th
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -210,7 +211,9 @@ def _save_state(path: Path, job: Job, learner: Learner, step: int, history: list
     state = {name: part.state_dict() for name, part in learner.state.items()}
     partial = path.with_suffix(".partial")
     try:
-        torch.save({"stage": job.stage.key, "step": step, "state": state, "history": history}, partial)
+        content = io.BytesIO()  # on a full disk torch's own writer raises something that does not say so
+        torch.save({"stage": job.stage.key, "step": step, "state": state, "history": history}, content)
+        partial.write_bytes(content.getbuffer())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)  # on a full disk every byte counts

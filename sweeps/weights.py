@@ -8,10 +8,11 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sweeps.overrides import one_line
+from sweeps.record import KNOWN_FIELDS_ONLY
 from sweeps.stages import Study, Values, tuned
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class RowFound:
     """The best setting of a row: its values, the metric there, and how many trials it is the best of."""
 
@@ -23,7 +24,7 @@ class RowFound:
     """The search's digest: the same in the tag `whetstone.search` of its trials' runs."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class Found:
     """What searches found for the rows of a study."""
 

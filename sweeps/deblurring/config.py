@@ -15,8 +15,7 @@ from model_zoo.generator import IDENTITY_WIDTH, Initialisation, Resample, Struct
 from model_zoo.perceptual import Backbone
 from sweeps.learner import Learner
 
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]

@@ -1,5 +1,6 @@
 """From the names and folders a user gives to data by digest: what is trained on, what is tested on."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
                 f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
             )
     for source in (train, *tests.values()):
-        if source not in SOURCES and not Path(source).expanduser().is_dir():
+        if source not in SOURCES and not (source and os.path.isdir(os.path.expanduser(source))):
             raise FileNotFoundError(f"faces must be a folder or one of {', '.join(SOURCES)}, got {source}")
 
 

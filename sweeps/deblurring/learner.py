@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from model_zoo import quality
 from model_zoo.discriminator import Discriminator
 from model_zoo.generator import Generator, pyramid, structure_maps
 from model_zoo.losses import discriminator_loss, generator_adversarial_loss, l1_over_scales, perceptual_loss
-from model_zoo.perceptual import VGGFeatures
+from model_zoo.perceptual import Backbone, VGGFeatures
 from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
 from sweeps.learner import Evaluation, Stateful, Test
 from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
@@ -105,8 +106,7 @@ class TrainingLearner:
         self._load_data()
         if self._losses.perceptual:
             assert config.backbone
-            weights = load_file(assets.fetch(config.backbone, cache))
-            self._features = VGGFeatures(backbone=config.backbone, weights=weights).to(device)
+            self._features = _load_features(config.backbone, cache).to(device)
         if self._losses.adversarial:
             self._add_discriminator(seed)
 
@@ -205,6 +205,16 @@ class TrainingLearner:
         """Metrics of the restored images."""
         assert isinstance(test, DeblurTest)
         return _evaluate(self.model, test, self._device, self._cache)
+
+
+def _load_features(backbone: Backbone, cache: Path) -> VGGFeatures:
+    path = assets.fetch(backbone, cache)
+    try:
+        return VGGFeatures(backbone=backbone, weights=load_file(path))
+    except (SafetensorError, ValueError, RuntimeError) as error:  # not such a file, other names, other shapes
+        raise ValueError(
+            f"{backbone}'s weights must be whole: remove {path}, and it is fetched again ({error})"
+        ) from error
 
 
 def build_generator(config: GeneratorConfig) -> Generator:

@@ -1,12 +1,12 @@
 """Load a trained row's network and restore a photo with it."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.functional import pad
 
@@ -14,14 +14,24 @@ from datasets.photos import decode_photo
 from model_zoo.generator import Generator
 from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import build_generator
+from sweeps.overrides import one_line
 from sweeps.train import CONFIG, WEIGHTS
 
 
 def load_restorer(folder: Path) -> Generator:
-    """The network of a final model's folder (weights and config)."""
-    config = TypeAdapter(TrainingStage).validate_python(json.loads((folder / CONFIG).read_text()))
-    generator = build_generator(config.generator)
-    generator.load_state_dict(load_file(folder / WEIGHTS))
+    """The network of a final model's folder (weights and config).
+
+    Raises:
+        ValueError: the folder's files are not those of a model.
+        FileNotFoundError: the folder does not have them.
+    """
+    try:
+        config = TypeAdapter(TrainingStage).validate_json((folder / CONFIG).read_bytes())
+        generator = build_generator(config.generator)
+        generator.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, ValueError, RuntimeError) as error:  # RuntimeError: of another network
+        reason = one_line(error) if isinstance(error, ValidationError) else str(error)
+        raise ValueError(f"the row's files must be those of its model, got {folder}: {reason[:300]}") from error
     return generator.eval()
 
 

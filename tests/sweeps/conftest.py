@@ -3,35 +3,20 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from safetensors.torch import save_file
+import tiny
 
-from datasets import assets
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, LossWeights, ScheduleConfig
 from sweeps.deblurring.data import prepare_data
 from sweeps.presets import quick
 from sweeps.studies import Inputs, tables
 from sweeps.train import Settings
 
-VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
-
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """A cache with random VGG16 weights under the real asset's name: the real ones would have to be downloaded."""
     folder = tmp_path_factory.mktemp("cache")
-    generator = torch.Generator().manual_seed(0)
-    weights, layer, channels = {}, 0, 3
-    for width in VGG16:
-        if width == "pool":
-            layer += 1
-            continue
-        scale = (2 / (channels * 9)) ** 0.5
-        weights[f"features.{layer}.weight"] = scale * torch.randn(width, channels, 3, 3, generator=generator)
-        weights[f"features.{layer}.bias"] = torch.zeros(width)
-        layer, channels = layer + 2, width
-    asset = assets.ASSETS["vgg16"]
-    save_file(weights, asset.path(folder))
+    tiny.make_weights(folder)
     return folder
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +14,13 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import load_file
+from tiny import WORKER, ablation, command, options, processes_below, python
 
 from sweeps import record
 from sweeps.deblurring.restore import load_restorer
 from sweeps.train import STATE, WEIGHTS, load_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = {
-    "generator.width": 6,
-    "generator.blocks": 1,
-    "schedule.content": 20,
-    "schedule.perceptual": 10,
-    "schedule.adversarial": 10,
-    "data.image_size": 32,
-    "data.kernel_sizes": "[3, 5]",
-    "data.kernels_per_size": 8,
-    "data.test_kernels_per_size": 1,
-    "data.test_faces": 4,
-    "data.validation_faces": 4,
-    "discriminator_width": 4,
-    "batch_size": 2,
-}
-
-
-def command(cache, *arguments):
-    environment = {**os.environ, "WHETSTONE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return {"args": [sys.executable, "-m", *map(str, arguments)], "cwd": ROOT, "env": environment, "text": True}
-
-
-def python(cache, *arguments):
-    return subprocess.run(**command(cache, *arguments), capture_output=True)
-
-
-def options(faces, runs, **changed):
-    settings = [text for name, value in {**TINY, **changed}.items() for text in ("--set", f"{name}={value}")]
-    return ["sweeps.ablation", "--runs", runs, "--train-faces", faces, "--test-faces", f"Made up={faces}", *settings]
-
-
-def ablation(cache, faces, runs, *more, **changed):
-    return python(cache, *options(faces, runs, **changed), *more)
 
 
 @pytest.fixture(scope="module")
@@ -242,25 +207,6 @@ def kill_in_mid_stage(cache, faces, runs, victims):
     return driver.returncode
 
 
-def workers_of(driver):
-    """Trial workers below a driver, read from /proc."""
-    parents, names = {}, {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            names[int(process.name)] = (process / "cmdline").read_text()
-            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended meanwhile
-            continue
-
-    def below(pid):
-        while pid := parents.get(pid, 0):
-            if pid == driver:
-                return True
-        return False
-
-    return [pid for pid in parents if names[pid].startswith("ray::ImplicitFunc") and below(pid)]
-
-
 def final_states(runs):
     """Final weights by stage; every run must be finished, its curve whole and without duplicates."""
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
@@ -280,7 +226,7 @@ def final_states(runs):
 @pytest.mark.parametrize("victim", ["driver", "workers"])
 def test_killed_in_mid_stage_it_goes_on_to_the_same_bits(swept, cache, faces_folder, tmp_path, victim):
     runs = tmp_path / "runs"
-    victims = {"driver": lambda pid: [pid], "workers": workers_of}[victim]
+    victims = {"driver": lambda pid: [pid], "workers": lambda pid: processes_below(pid, WORKER)}[victim]
     code = kill_in_mid_stage(cache, faces_folder, runs, victims)
     assert code == (-signal.SIGKILL if victim == "driver" else 0)
     if victim == "driver":

@@ -6,7 +6,6 @@ import torch
 
 from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.learner import VALIDATION_IMAGES, TrainingLearner
-from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.estimate import (
     Cost,
     ImageCounts,
@@ -19,6 +18,7 @@ from sweeps.estimate import (
 from sweeps.learner import Evaluation
 from sweeps.presets import paper, quick
 from sweeps.stages import Stage
+from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.studies import Inputs, controls, tables
 from sweeps.train import STATE, WEIGHTS, Job, Settings, train_stage
 

@@ -12,7 +12,11 @@ PERCEPTUAL = RowFound(
     values={"losses.perceptual": 0.002}, metric="validation/psnr", value=23.5, trials=16, search="abc"
 )
 ADVERSARIAL = RowFound(
-    values={"losses.perceptual": 0.004, "losses.adversarial": 0.1}, metric="validation/psnr", value=23, trials=8, search="d"
+    values={"losses.perceptual": 0.004, "losses.adversarial": 0.1},
+    metric="validation/psnr",
+    value=23,
+    trials=8,
+    search="d",
 )
 
 
@@ -74,7 +78,7 @@ def test_another_file_is_refused(tmp_path, content, part):
 
 
 def test_a_row_or_field_that_does_not_exist_is_refused(tiny_study):
-    with pytest.raises(ValueError, match="--weights must name rows of study 'tables' .*scales-1.* got 'none'"):
+    with pytest.raises(ValueError, match=r"--weights must name rows of study 'tables' .*scales-1.* got 'none'"):
         tuned(tiny_study, {"none": {}}, "")
     with pytest.raises(ValueError, match=r"losses\.perceptual"):
         tuned(tiny_study, {"loss-perceptual": {"losses.percptual": 1.0}}, "")
