@@ -360,6 +360,7 @@ class MLflowTracker:
         self._client.finalize_logged_model(model.model_id, "READY")
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=stage.last_step)])
 
+    @answering
     def _open_experiment(self, uri: str, artifacts: Path, name: str) -> str:
         if experiment := self._client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
