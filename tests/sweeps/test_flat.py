@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow import MlflowClient
+from tiny import Silent
 
 from sweeps import record
 from sweeps.engine import InProcessEngine
@@ -11,11 +12,6 @@ from sweeps.sweep import LongestChainFirst, Sweep
 from sweeps.tracking import MLflowTracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
-
-class Silent:
-    def update(self, stage, state, step, metrics, note):
-        """Nobody watches."""
 
 
 def run(study, folder, settings):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
+from tiny import Silent
 
 from sweeps.engine import InProcessEngine, attempt
 from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
@@ -54,11 +55,6 @@ class MemoryTracker:
         self.finished[stage.key] = MemoryRun({**old, **new}, kept)
 
     fingerprint: str = ""
-
-
-class Silent:
-    def update(self, stage, state, step, metrics, note):
-        """Nobody watches."""
 
 
 def make(study, tmp_path):

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from mlflow import MlflowClient
+from tiny import Silent
 
 from sweeps import record
 from sweeps.engine import InProcessEngine, attempt
@@ -66,11 +67,6 @@ class Toy:
 
     def learner(self, *, seed, device, cache):
         return ToyLearner(self.quality)
-
-
-class Silent:
-    def update(self, stage, state, step, metrics, note):
-        """Nobody watches."""
 
 
 class Killed(BaseException):

@@ -33,6 +33,13 @@ WORKER = "ray::ImplicitFunc"
 VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 
 
+class Silent:
+    """A view that shows nothing."""
+
+    def update(self, stage, state, step, metrics, note):
+        """Nobody watches."""
+
+
 def command(cache, *arguments):
     """What `subprocess` needs to run a module of ours."""
     environment = {**os.environ, "WHETSTONE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
