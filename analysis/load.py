@@ -12,10 +12,6 @@ from tempfile import TemporaryDirectory
 from textwrap import shorten
 from urllib.parse import quote, unquote
 
-# Before the import: that is when MLflow reads the first.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Experiment, Run

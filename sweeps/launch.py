@@ -120,7 +120,11 @@ class Launch:
             study = change(self.study(data, seeds=seeds))
             stages = study.stages()
             device, test = torch.device(self.device), study.tests[0]
-            costs = measure_all(stages, test=test, device=device, threads=resources.cpus, cache=made_up)
+            try:
+                costs = measure_all(stages, test=test, device=device, threads=resources.cpus, cache=made_up)
+            except RuntimeError as error:  # torch's, where memory does not suffice
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(f"--plan and --budget need stages that this machine can run, got {reason}") from error
         return [costs[stage.key] for stage in stages]
 
     def estimate(self, stages: Sequence[Stage], costs: Sequence[Cost], resources: Resources) -> Estimate:

@@ -6,14 +6,16 @@ The driver is the only writer. Runs are found by their stage key, in any experim
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, ParamSpec, TypeVar
-from urllib.parse import quote, urlparse
+from urllib.parse import quote, unquote, urlparse
 from urllib.request import url2pathname
 
 os.environ.update(
@@ -378,11 +380,15 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     # Its traceback at every try (a full disk) would bury the one line that is said.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        if uri.startswith("sqlite:///"):
-            file = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:"):
+            file = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
+            if not uri.startswith("sqlite:///") or file.name in ("", ":memory:"):
+                raise ValueError("a store in memory is gone with the sweep")
             if not create and not file.exists():
                 raise FileNotFoundError("no such file; run a sweep first")
             file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(file)) as database:  # MLflow would try for 100 s to open what can't be opened
+                database.execute("PRAGMA schema_version")
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
@@ -392,7 +398,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
                 "the tracking server must be given a user's name and password (MLFLOW_TRACKING_USERNAME, "
                 f"MLFLOW_TRACKING_PASSWORD), got 401 Unauthorized from {shown}"
             ) from error
-        reason = without_password(str(error)).splitlines()[0][:200]
+        reason = " ".join(without_password(str(error)).split())[:200] or type(error).__name__
         raise ValueError(
             f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {shown}: {reason}"
         ) from error

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,16 +145,15 @@ def _resume(job: Job, learner: Learner) -> tuple[int, list[Point]]:
     if not job.trained:
         for checkpoint in reversed(checkpoints(job.folder)):
             try:
-                content = load_state(checkpoint)
-                if content["stage"] != job.stage.key:
-                    raise IncompleteStateError(f"{checkpoint} is of another stage ({content['stage']})")
+                content = _state_of(job.stage, checkpoint)
             except IncompleteStateError as error:
                 print(f"{error}; going back to the one before", flush=True)
                 continue
             for name, part in learner.state.items():
                 part.load_state_dict(content["state"][name])
             return int(content["step"]), _history(content)
-    content = load_state(job.start) if job.start else {"state": {}}
+    origin = job.stage if job.trained else job.stage.parent
+    content = _state_of(origin, job.start) if origin and job.start else {"state": {}}
     _inherit(learner, content["state"], same_stage=job.trained)
     return (job.stage.steps, _history(content)) if job.trained else (0, [])
 
@@ -184,6 +184,9 @@ def load_state(path: Path) -> dict[str, Any]:
         IncompleteStateError: the file is not a complete state file.
     """
     try:
+        with zipfile.ZipFile(path) as file:  # torch writes checksums, and does not compare them
+            if damaged := file.testzip():
+                raise ValueError(f"{damaged} does not have its checksum")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"stage", "step", "state"} - content.keys()
     except Exception as error:  # a damaged file raises any of a dozen
@@ -191,6 +194,20 @@ def load_state(path: Path) -> dict[str, Any]:
         raise IncompleteStateError(f"{path} is not a complete state file ({reason})") from error
     if missing:
         raise IncompleteStateError(f"{path} is not a state file: it has no {', '.join(sorted(missing))}")
+    if not isinstance(content["state"], dict):
+        raise IncompleteStateError(f"{path} is not a state file: its state is a {type(content['state']).__name__}")
+    return content
+
+
+def _state_of(stage: Stage, path: Path) -> dict[str, Any]:
+    """The state file of a stage.
+
+    Raises:
+        IncompleteStateError: it is not complete, or another stage's.
+    """
+    content = load_state(path)
+    if content["stage"] != stage.key:
+        raise IncompleteStateError(f"{path} is of another stage ({content['stage']})")
     return content
 
 
