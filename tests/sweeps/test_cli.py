@@ -161,6 +161,7 @@ def test_another_package_in_the_way_is_named(name, tmp_path):
 )
 def test_a_plan_prints_the_tree_and_writes_nothing(arguments, total, tmp_path):
     environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    environment["COLUMNS"] = "160"
     # Of the paper's lengths, but small: a few steps are timed.
     small = ["generator.width=6", "generator.blocks=1", "data.image_size=32", "discriminator_width=4", "batch_size=1"]
     settings = [text for each in (*small, "backbone=vgg16", "data.kernel_sizes=[3]") for text in ("--set", each)]
