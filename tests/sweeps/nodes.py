@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny import command
-
 CREDENTIALS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 2}
+"""Of every Ray that a test starts."""
 HEAD = "127.0.0.2"  # 127.0.0.1 would become the address of a network card, which others reach
 SECOND = "127.0.0.3"
 LIMIT = 300.0
@@ -42,7 +41,7 @@ def ray_node(folder, *, ip, cpus, joins=None):
     with log.open("w") as out:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--block", *place, f"--node-ip-address={ip}", *size],
-            env={**os.environ, **CREDENTIALS, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=out,
         )
@@ -54,9 +53,3 @@ def ray_node(folder, *, ip, cpus, joins=None):
     finally:
         process.terminate()
         process.wait(LIMIT)
-
-
-def on_cluster(cache, *arguments, **environment):
-    """What `subprocess` needs to run a module of ours that knows the cluster's token."""
-    given = command(cache, *arguments)
-    return {**given, "env": {**given["env"], **CREDENTIALS, **environment}}

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from mlflow import MlflowClient
-from nodes import HEAD, LIMIT, on_cluster, ray_node, wait_for
-from tiny import command, options
+from nodes import HEAD, LIMIT, ray_node, wait_for
+from tiny import command, options, python
 
 PASSWORD = "correct-horse-battery"
 PLACES = 4
@@ -125,7 +125,7 @@ def swept(postgresql, cache, faces_folder, tmp_path_factory):
     ):
         places = ["--seeds", "2", "--address", head.address, "--cpus-per-trial", "1"]
         arguments = [*options(faces_folder, runs), *places, "--tracking-uri", uri]
-        done = subprocess.run(**on_cluster(cache, *arguments), capture_output=True)
+        done = python(cache, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert "10 stages trained (160 steps), 1 only evaluated" in done.stdout
