@@ -86,9 +86,13 @@ def test_nothing_starts_without_a_secret(config, folder, secret):
     assert "set it in .env" in done.stderr
 
 
-def test_the_readmes_line_makes_the_env_file_that_compose_reads(config, folder):
-    [line] = re.findall(r"^    (.*\.env\.example.*)$", README, re.MULTILINE)
-    subprocess.run(["sh", "-c", line], cwd=folder, check=True)
+def test_the_script_makes_the_env_file_that_compose_reads_once(config, folder):
+    assert "\n    sh secrets.sh\n" in README
+    subprocess.run(["sh", folder / "secrets.sh"], check=True)
+    before = (folder / ".env").read_bytes()
+    assert subprocess.run(["sh", folder / "secrets.sh"]).returncode == 1
+    assert (folder / ".env").read_bytes() == before
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
     values = dict(re.findall(r"^([A-Z_]+)=(.*)$", (folder / ".env").read_text(), re.MULTILINE))
     assert values.pop("COMPOSE_PROJECT_NAME") == "whetstone"
     assert values.keys() == set(SECRETS)

@@ -14,7 +14,9 @@ SCRIPT = ROOT / "docker" / "slurm.sh"
 ADDRESS = "192.0.2.7:6379"
 
 
-@pytest.mark.parametrize("script", [SCRIPT, ROOT / ".ci" / "run"], ids=["slurm.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", [SCRIPT, ROOT / "docker" / "secrets.sh", ROOT / ".ci" / "run"], ids=lambda path: path.name
+)
 def test_shellcheck_finds_nothing(tool, script):
     done = subprocess.run([tool("shellcheck", "apt-get install shellcheck"), script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
