@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: help ablation report test check bench chaos ui clean
+.PHONY: help setup ablation report test check bench chaos ui clean
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,8 @@ ablation: $(INSTALLED)  ## Train Tables 1 and 2 (quick preset) and print them; S
 	@status=0; $(BIN)/python -m sweeps.ablation $(STUDY) --runs $(RUNS) $(ARGS) || status=$$?; \
 	if [ $$status -le 1 ]; then $(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS) || status=$$?; fi; \
 	exit $$status
+
+setup: $(INSTALLED)  ## Only make the environment, .venv
 
 report: $(INSTALLED)  ## Print the tables of the last sweep and write them to RUNS/report
 	$(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS)

@@ -35,6 +35,10 @@ class Idle:
         """There is none."""
         return self, 1
 
+    def idle_fields(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
 
 class IdleLearner:
     """Holds the networks, optimisers, data and features of a real learner, so that its states have their size."""

@@ -26,6 +26,10 @@ class Toy:
         """There is none."""
         return self, 1
 
+    def idle_fields(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
 
 class ToyLearner:
     """Does no work, and says so in eight metrics."""

@@ -24,8 +24,8 @@ from sweeps import cli
 )
 def main(seeds: int, weights: Path | None, flat: bool, plan: bool, budget: float | None, **options: Any) -> int:
     """Train and evaluate the rows of STUDY (tables or controls); what the store already has is not trained again."""
-    from sweeps.commands import ablate
     from sweeps.launch import Request
+    from sweeps.run_ablation import ablate
 
     return ablate(Request(**options), seeds=seeds, weights=weights, flat=flat, plan=plan, budget=budget)
 

@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import cli
+from sweeps.lock import holder
 
 CLOCK_TOLERANCE = 5.0
 """Seconds by which a node's clock may differ from the driver's."""
@@ -251,22 +252,15 @@ def tracking_store(uri: str) -> Finding:
 
     try:
         if uri.startswith(("http://", "https://")):
+            tracking.require_listener(uri)
             level, found, mend = _server(tracking.refused(uri))
         else:
             level, found, mend = _database(tracking.schema_state(uri), shown)
     except Exception as error:  # each kind of store raises its own
-        level, found = Level.WRONG, f"does not answer: {_first_cause(error, hidden=uri)}"
+        level, found = Level.WRONG, f"does not answer: {cli.first_cause(error, hidden=uri)}"
         what = "install that driver" if isinstance(error, ImportError) else "start it"
         mend = f"{what}, or name another with --tracking-uri (sqlite:///FILE or http://HOST:PORT)"
     return Finding(name=name, level=level, found=f"{shown} {found}", mend=mend)
-
-
-def _first_cause(error: BaseException, *, hidden: str) -> str:
-    """The innermost reason, such as `ConnectionRefusedError: Connection refused`, in one line without `hidden`."""
-    while error.__context__:
-        error = error.__context__
-    reason = cli.without_password(str(error).replace(hidden, "it"))
-    return f"{type(error).__name__}: {' '.join(reason.split())}"[:300]
 
 
 def _server(refused: bool) -> tuple[Level, str, str]:
@@ -303,6 +297,14 @@ def writable(name: str, folder: Path, *, mend: str) -> Finding:
         found = f"{folder} can't be written to: {error.strerror}"
         return Finding(name=name, level=Level.WRONG, found=found, mend=mend)
     return Finding(name=name, level=Level.OK, found=f"{folder}" if folder.exists() else f"{folder} will be made")
+
+
+def lock(runs: Path) -> Finding:
+    """Whether another sweep uses the folder."""
+    if process := holder(runs):
+        mend = "wait for its end, stop it, or choose another folder with --runs DIR"
+        return Finding(name="lock", level=Level.WRONG, found=f"{runs} is in use by process {process}", mend=mend)
+    return Finding(name="lock", level=Level.OK, found=f"no other sweep uses {runs}")
 
 
 def disk(needs: Mapping[Path, int]) -> list[Finding]:

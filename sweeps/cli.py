@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from sweeps.naming import got
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +143,7 @@ def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
         ValueError: naming the known ones.
     """
     if name not in registry:
-        raise ValueError(f"{what} must be one of {', '.join(registry)}; got {name[:80]!r}")
+        raise ValueError(f"{what} must be one of {', '.join(registry)}; {got(name, registry)}")
     return registry[name]
 
 
@@ -160,6 +162,14 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
             raise ValueError(f"{option}: each name must be given once, got {name[:80]!r} twice")
         found[name] = content
     return found
+
+
+def first_cause(error: BaseException, *, hidden: str) -> str:
+    """The innermost reason, such as `Connection refused`, in one line without `hidden`."""
+    while error.__context__:
+        error = error.__context__
+    reason = " ".join(without_password(str(error).replace(hidden, "it")).split())
+    return reason[:300] or type(error).__name__
 
 
 def without_password(uri: str) -> str:

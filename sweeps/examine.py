@@ -13,12 +13,14 @@ from datasets.faces import SOURCES
 from datasets.layouts import detect
 from sweeps import checkup, cli
 from sweeps.checkup import Finding, Level
-from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources
+from sweeps.deblurring.config import DataConfig
+from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
 from sweeps.estimate import checkpoint_bytes
 from sweeps.launch import Launch, Request
 from sweeps.resources import Machine, chains_at_once, share_out
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data
+from sweeps.weights import Found
 
 CACHE_BYTES = 2**28
 """The default faces, kernels and weights, in the cache."""
@@ -28,21 +30,29 @@ COPIES = 3
 """Of a folder's faces while they are prepared: a scratch file, the whole set, its parts."""
 
 
-def examine(request: Request, *, seeds: Sequence[int]) -> Iterator[Finding]:
+def examine(request: Request, *, seeds: Sequence[int], weights: Path | None = None) -> Iterator[Finding]:
     """All findings on a request.
 
     Raises:
         ValueError: an option that would be refused on any machine.
     """
-    faces = checkup.attempt("faces", lambda: _describe_faces(request), mend="name folders that hold images of faces")
-    if faces.level == Level.WRONG:  # the rest can be looked at without them
-        request = replace(request, train_faces=CELEBA_SAMPLE, test_faces=())
-    launch = Launch(request)
+    # The rest can be looked at without the faces that were named.
+    launch = Launch(replace(request, train_faces=CELEBA_SAMPLE, test_faces=()))
+    mend = "name folders that hold enough images of faces"
+    faces = checkup.attempt("faces", lambda: _describe_faces(request, launch.config.data), mend=mend)
+    if faces.level != Level.WRONG:
+        launch = Launch(request)
+    request = launch.request
+    if weights:
+        yield checkup.attempt(
+            "weights", lambda: _describe_weights(launch, seeds, weights), mend=f"search again, or leave {weights} out"
+        )
     stages = launch.study(launch.planned(), seeds=seeds).stages()
     if request.engine == "ray":
         yield from _ray(request)
     yield checkup.tracking_store(launch.uri)
     yield checkup.writable("runs", request.runs, mend="choose another folder with --runs DIR")
+    yield checkup.lock(request.runs)
     yield checkup.writable("cache", launch.cache, mend="choose another folder with WHETSTONE_CACHE=DIR")
     yield faces
     yield from _assets(launch, stages)
@@ -72,12 +82,20 @@ def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]
     return checkup.disk({launch.request.runs: states, launch.cache: CACHE_BYTES + faces, **temporary})
 
 
-def _describe_faces(request: Request) -> str:
+def _describe_weights(launch: Launch, seeds: Sequence[int], weights: Path) -> str:
+    found = Found.read(weights, launch.request.preset)
+    found.apply(launch.study(launch.planned(), seeds=seeds))
+    return f"{weights}: {', '.join(found.rows) or 'no rows'}"
+
+
+def _describe_faces(request: Request, config: DataConfig) -> str:
     check_sources(request.train_faces, _tests(request))
     counts = _images(request)
     for folder, count in counts.items():
         if not count:
             raise ValueError(f"a folder of faces must hold images, got none in {folder}")
+    if request.train_faces in counts:
+        require_enough(config, request.train_faces, counts[request.train_faces])
     return ", ".join(
         f"{source}: {counts[source]} images" if source in counts else source for source in _sources(request)
     )

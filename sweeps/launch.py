@@ -1,12 +1,10 @@
 """From a request (what a person typed) to a sweep that ran: data, study, store, engine, and what is said meanwhile."""
 
-import fcntl
 import os
 import platform
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +21,7 @@ from sweeps.deblurring.config import DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData, check_sources, files_of, planned_data, prepare_data
 from sweeps.engine import Engine, InProcessEngine
 from sweeps.estimate import Cost, Estimate, estimate, measure_all
+from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
@@ -31,7 +30,7 @@ from sweeps.resources import Machine, Resources, resolve_device, share_out, this
 from sweeps.stages import Stage, Study
 from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.studies import STUDIES, Inputs
-from sweeps.sweep import Schedule, StoreError, Sweep
+from sweeps.sweep import Schedule, State, StoreError, Sweep
 from sweeps.train import Settings
 
 if TYPE_CHECKING:
@@ -299,8 +298,12 @@ class Launch:
                 )
 
 
-def run_sweep(console: Console, sweep: Sweep, progress: Progress, engine: Engine) -> int:
-    """Run a sweep to its end; 130 if it was interrupted, 1 if the store was gone for too long, else 0."""
+def run(launch: Launch, study: Study, sweep: Sweep, progress: Progress, resources: Resources) -> int:
+    """Run a sweep over stages of a study to its end.
+
+    Returns 130 if it was interrupted, 1 if the store was gone for too long, else 0.
+    """
+    engine = launch.engine(study, resources)
     # A plain `kill` is an interrupt too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     reason, code = "Interrupted", 130
@@ -315,8 +318,25 @@ def run_sweep(console: Console, sweep: Sweep, progress: Progress, engine: Engine
     finally:
         interrupted = sweep.stop()
     if interrupted:
-        console.print(f"{escape(reason)}. The same command goes on from the last checkpoints.")
+        launch.console.print(f"{escape(reason)}. The same command goes on from the last checkpoints.")
     return code if interrupted else 0
+
+
+def summary(console: Console, sweep: Sweep) -> int:
+    """Say what was done; 1 if a stage failed, else 0."""
+    failed, skipped = sweep.all_in(State.FAILED), sweep.all_in(State.SKIPPED)
+    console.print(
+        f"{counted(len(sweep.trained), 'stage')} trained ({sweep.executed:,} steps), "
+        f"{len(sweep.evaluated)} only evaluated, {len(sweep.already_done)} were in the store already, "
+        f"{len(failed)} failed, {len(skipped)} skipped."
+    )
+    if sweep.repeated:
+        console.print(f"{sweep.repeated:,} of the steps were done again: lost after the last checkpoint.")
+    for stage in failed:
+        console.print(f"failed:  {escape(stage.title)}", style="red")
+    for stage in skipped:
+        console.print(f"skipped: {escape(stage.title)}", style="yellow")
+    return 1 if failed else 0
 
 
 def _owner(runs: Path) -> str:
@@ -325,19 +345,3 @@ def _owner(runs: Path) -> str:
     if not file.exists():
         file.write_text(uuid.uuid4().hex)
     return file.read_text()
-
-
-@contextmanager
-def only_driver(runs: Path) -> Iterator[None]:
-    """Hold the folder's lock: two drivers would train the same stages twice. A killed driver's lock is gone with it.
-
-    Raises:
-        ValueError: another sweep holds it.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--runs must be a folder that no other sweep is using, got {runs.resolve()}") from None
-        yield

@@ -75,3 +75,6 @@ class Config(Protocol):
 
     def smaller(self) -> "tuple[Config, float]":
         """A config whose steps cost less, and how many of them cost as much as one of these: for estimates."""
+
+    def idle_fields(self) -> frozenset[str]:
+        """Dotted names of fields whose value changes nothing, given the others: there is nothing in them to search."""

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+
+from sweeps.naming import got
 
 C = TypeVar("C")
 
@@ -26,9 +27,7 @@ def apply_overrides(config: C, assignments: Sequence[str]) -> C:
             raise ValueError(f"--set must be FIELD=VALUE, as generator.width=32, got {assignment[:80]!r}")
         known = field_names(config)
         if path not in known:
-            close = get_close_matches(path, known, n=1, cutoff=0.75)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(f"--set must name one of {', '.join(known)}; got {path[:80]!r}{hint}")
+            raise ValueError(f"--set must name a field, {got(path, known)}; there are {', '.join(known)}")
         *parents, leaf = path.split(".")
         target = values
         for parent in parents:
@@ -54,7 +53,7 @@ def one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     rule = first["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-    value = "" if "got" in rule else f", got {first['input']!r:.80}"
+    value = "" if "got" in rule or first["type"] == "json_invalid" else f", got {first['input']!r:.80}"
     return f"{where} {rule}{value}"
 
 

@@ -4,10 +4,11 @@ from rich.console import Console
 from rich.tree import Tree
 
 from sweeps.estimate import MIB, Estimate, duration
+from sweeps.naming import counted
 from sweeps.stages import Study
 
 
-def print_plan(console: Console, study: Study, whole: Estimate) -> None:
+def print_plan(console: Console, study: Study, whole: Estimate, *, timed_on: str) -> None:
     """The stage tree with steps, time and bytes, and what sharing prefixes saves."""
     estimates = {each.stage.key: each for each in whole.stages}
     tree = Tree(f"study {study.name}")
@@ -18,7 +19,7 @@ def print_plan(console: Console, study: Study, whole: Estimate) -> None:
     console.print(tree, highlight=False)
     trained = sum(bool(stage.steps) for stage in study.stages())
     console.print(
-        f"{trained} stages, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
+        f"{counted(trained, 'stage')}, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
         "without shared prefixes",
         highlight=False,
     )
@@ -26,4 +27,9 @@ def print_plan(console: Console, study: Study, whole: Estimate) -> None:
         f"About {duration(whole.seconds)} with {whole.places} at a time; {whole.kept_bytes / MIB:,.0f} MiB kept, "
         f"at most {whole.peak_bytes / MIB:,.0f} MiB on disk",
         highlight=False,
+    )
+    console.print(
+        f"Timed on {timed_on}, with made-up data. What the store has already is not taken off; --budget does so.",
+        highlight=False,
+        soft_wrap=True,
     )

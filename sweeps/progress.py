@@ -1,16 +1,19 @@
 """The terminal's view of a sweep: a live stage tree, or plain lines where the output is not a terminal."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.record import LABEL_VALUES
 from sweeps.stages import Stage
 from sweeps.sweep import State
 
@@ -23,10 +26,9 @@ STYLES = {
     State.PAUSED: "blue",
     State.PRUNED: "dim",
 }
-HEADINGS = ["stage", "state", "step", "steps/s", "PSNR", "left"]
+HEADINGS = ["stage", "state", "step", "steps/s", "val. dB", "left"]
 BAR = 12
-"""Width of a progress bar; none where it would leave a name less than `MINIMUM`."""
-MINIMUM = 30
+"""Width of a progress bar; none where a name would have to be shortened for it."""
 LINES_PER_STAGE = 4
 """Plain lines of progress within a stage."""
 
@@ -101,12 +103,10 @@ class Progress:
     def _table(self) -> Table:
         rows = [self._row(stage) for stage in self._stages]
         numbers = [max(len(row[index]) for row in [HEADINGS, *rows]) for index in range(1, len(HEADINGS))]
-        room = self._console.width - sum(numbers) - 2 * len(numbers)
-        table = Table(box=None, padding=(0, 1), pad_edge=False)
-        with_bar = room - BAR - 2 >= MINIMUM
-        # Only names may be cut, and only where a terminal is too narrow.
-        names = room - BAR - 2 if with_bar else room
-        table.add_column(HEADINGS[0], no_wrap=True, overflow="ellipsis", max_width=max(names, 1))
+        room = self._console.width - sum(numbers) - len(numbers)
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        with_bar = room - BAR - 1 >= max(cell_len(row[0]) for row in [HEADINGS, *rows])
+        table.add_column(HEADINGS[0], no_wrap=True)
         for heading in HEADINGS[1:]:
             table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
         if with_bar:
@@ -115,9 +115,14 @@ class Progress:
             line = self._lines[stage.key]
             bar = ProgressBar(total=max(stage.steps, 1), completed=line.step, width=BAR) if stage.steps else ""
             name, state, *rest = row
-            table.add_row(name, Text(state, style=STYLES[line.state]), *rest, *([bar] if with_bar else []))
-            if line.note and line.state in (State.RUNNING, State.FAILED, State.SKIPPED):
-                table.add_row(Text("  " + line.note, style=STYLES[line.state], overflow="ellipsis"))
+            table.add_row(
+                _shortened(name, room), Text(state, style=STYLES[line.state]), *rest, *([bar] if with_bar else [])
+            )
+            note = line.note or _values(stage)
+            if note and line.state in (State.RUNNING, State.FAILED, State.SKIPPED):
+                text = Text("  " + note, style=STYLES[line.state])
+                text.truncate(room, overflow="ellipsis")
+                table.add_row(text)
         return table
 
     def _row(self, stage: Stage) -> list[str]:
@@ -137,6 +142,17 @@ def _depth_first(stages: Sequence[Stage]) -> list[Stage]:
     """Children below their parents."""
     order = {stage.key: index for index, stage in enumerate(stages)}
     return sorted(stages, key=lambda stage: [order[each.key] for each in stage.chain() if each.key in order])
+
+
+def _values(stage: Stage) -> str:
+    """What a trial tries."""
+    values = json.loads(dict(stage.labels).get(LABEL_VALUES, "{}"))
+    return ", ".join(f"{field} {value:.3g}" for field, value in values.items())
+
+
+def _shortened(name: str, width: int) -> str:
+    """Only where a terminal is too narrow. What tells stages apart stands at the end of their names."""
+    return name if cell_len(name) <= width else "…" + set_cell_size(name[::-1], max(width - 1, 0))[::-1]
 
 
 def _duration(seconds: float) -> str:

@@ -63,6 +63,9 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **quiet,
         **_session_folder(folder),
     )
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray writes it for all users of the machine to read
     return context.dashboard_url or None
 
 

@@ -43,8 +43,8 @@ def main(**options: Any) -> int:
 
     The trials of a row start from its parent stage's checkpoint. At each rung the best go on from where they paused.
     """
-    from sweeps.commands import search
     from sweeps.launch import Request
+    from sweeps.run_search import search
 
     own = {name: options.pop(name) for name in ("trials", "rows", "over", "seed", "factor", "levels", "out")}
     return search(Request(**options), **own)

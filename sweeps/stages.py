@@ -187,9 +187,11 @@ def tuned(study: Study, found: Mapping[str, Values], label: str) -> Study:
 
     def rebuild(stage: Stage) -> Stage:
         moved = replace(stage, parent=rebuild(stage.parent) if stage.parent else None)
-        return (
-            with_values(moved, changes[stage.key], labels=((LABEL_WEIGHTS, label),)) if stage.key in changes else moved
-        )
+        if stage.key in changes:
+            moved = with_values(moved, changes[stage.key], labels=((LABEL_WEIGHTS, label),))
+        if moved.key == stage.key:
+            return moved
+        return replace(moved, name=f"{stage.name} · {'tuned' if stage.key in changes else 'on tuned'}")
 
     return replace(
         study,

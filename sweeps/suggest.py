@@ -16,6 +16,9 @@ from sweeps.stages import Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+TRIALS_FOR_IMPORTANCE = 4
+"""Fewer say nothing of what matters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -37,13 +40,13 @@ def suggest(space: Space, known: Sequence[Known], search: str) -> Values:
 
 def importances(space: Space, known: Sequence[Known], step: int) -> dict[str, float]:
     """Each field's share of the variance of the metric at `step` (fANOVA), among the trials that got there; empty where
-    fewer than four did."""
+    fewer than TRIALS_FOR_IMPORTANCE did."""
     there = [
         Known(values=trial.values, measured={step: trial.measured[step]}, finished=True)
         for trial in known
         if step in trial.measured
     ]
-    if len(there) < 4:
+    if len(there) < TRIALS_FOR_IMPORTANCE:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(_study(space, there, 0), evaluator=evaluator))

@@ -155,6 +155,7 @@ class Sweep:
         self._schedule, self._rows, self._patience = schedule, rows, patience
         self._found: dict[str, Found] = {}
         self._position: dict[str, int] = {}
+        self._how: dict[str, str] = {}
         self._reached: dict[str, int] = {}
         self._until: dict[str, int] = {}
         self._unrecorded: dict[str, str | None] = {}
@@ -195,7 +196,8 @@ class Sweep:
         self._silent_since = None
         self._until[stage.key] = until
         self._position[stage.key] = 0
-        self.become(stage, State.RUNNING, note=_how(job))
+        self._how[stage.key] = _how(job)
+        self.become(stage, State.RUNNING, note=self._how[stage.key])
         return job
 
     def over(self) -> bool:
@@ -209,6 +211,7 @@ class Sweep:
         before, here = self._position[key], step - stage.first_step
         self._position[key] = here
         if not metrics:
+            self._view.update(stage, State.RUNNING, here, {}, self._how[key])
             return
         self.executed += here - before
         self.repeated += max(0, min(here, self._reached[key]) - before)

@@ -6,6 +6,7 @@ The driver is the only writer. Runs are found by their stage key, in any experim
 import json
 import logging
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlparse
-from urllib.request import url2pathname
+from urllib.request import getproxies, url2pathname
 
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
@@ -48,7 +49,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from sweeps import record
-from sweeps.cli import without_password
+from sweeps.cli import first_cause, without_password
+from sweeps.naming import got
 from sweeps.provenance import Provenance
 from sweeps.stages import Stage, Values
 from sweeps.sweep import StoreError
@@ -56,6 +58,9 @@ from sweeps.train import DIGESTS, METRICS, STATE, Point
 
 POINTS_AT_ONCE = 50
 """Steps in one request, which may hold 1,000 metrics."""
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ANSWER = 10.0
+"""Seconds in which a store must take up a connection."""
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
 
@@ -96,9 +101,14 @@ class MLflowRun:
 
     @property
     def model_id(self) -> str:
-        """Id of the final model, a LoggedModel."""
+        """Id of the final model, a LoggedModel.
+
+        Raises:
+            ValueError: there is none.
+        """
         outputs = self._run.outputs.model_outputs if self._run.outputs else []
-        assert outputs, f"run {self.run_id} has no model"
+        if not outputs:
+            raise ValueError(f"run {self.run_id} must have a model, got none: it was deleted")
         return str(outputs[-1].model_id)
 
     def model_folder(self) -> Path:
@@ -389,6 +399,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
             file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(file)) as database:  # MLflow would try for 100 s to open what can't be opened
                 database.execute("PRAGMA schema_version")
+        require_listener(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
@@ -398,12 +409,24 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
                 "the tracking server must be given a user's name and password (MLFLOW_TRACKING_USERNAME, "
                 f"MLFLOW_TRACKING_PASSWORD), got 401 Unauthorized from {shown}"
             ) from error
-        reason = " ".join(without_password(str(error)).split())[:200] or type(error).__name__
+        reason = first_cause(error, hidden=uri)
         raise ValueError(
             f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {shown}: {reason}"
         ) from error
     mlflow.set_tracking_uri(uri)
     return client
+
+
+def require_listener(uri: str) -> None:
+    """Find out at once where nothing listens: MLflow tries again for up to 100 s.
+
+    Raises:
+        OSError: no connection to the URI's host and port.
+    """
+    address = urlparse(uri)
+    port = address.port or PORTS.get(address.scheme.partition("+")[0])
+    if address.hostname and port and not getproxies():
+        socket.create_connection((address.hostname, port), timeout=ANSWER).close()
 
 
 def find_run(client: MlflowClient, key: str, downloads: Path) -> MLflowRun | None:
@@ -429,7 +452,7 @@ def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, see
         if line.trained
     }
     if row not in rows:
-        raise ValueError(f"the row must be one of {', '.join(rows)}; got {row!r}")
+        raise ValueError(f"the row must be one of {', '.join(rows)}; {got(row, rows)}")
     keys = rows[row].keys
     if str(seed) not in keys:
         raise ValueError(f"the seed must be one of {', '.join(keys)}; got {seed}")

@@ -8,11 +8,14 @@ as if it had not been.
 import json
 import math
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import takewhile
 from typing import Protocol
 
 from sweeps import record
 from sweeps.halving import Halving
+from sweeps.naming import got
+from sweeps.overrides import field_names
 from sweeps.stages import Space, Stage, Values, digest, with_values
 from sweeps.suggest import Known, importances, suggest
 from sweeps.sweep import State, Sweep
@@ -176,21 +179,21 @@ def current_values(stage: Stage, space: Space) -> Values:
     """What the stage has now in the fields of a space.
 
     Raises:
-        ValueError: a field that is not a number of this stage's config, or a range that it does not take.
+        ValueError: a field that is not a number of this stage's config or makes no difference to it, or a range that
+            it does not take.
     """
-    values = {}
+    contents = {name: reduce(getattr, name.split("."), stage.config) for name in field_names(stage.config)}
+    numbers = {name: content for name, content in contents.items() if isinstance(content, float)}
+    known = {name: content for name, content in numbers.items() if name not in stage.config.idle_fields()}
     for each in space.ranges:
-        content: object = stage.config
-        for name in each.field.split("."):
-            content = getattr(content, name, None)
-        if not isinstance(content, float):
-            raise ValueError(f"--over must name a real-valued field of row {space.row!r}, got {each.field!r}")
+        if each.field not in known:
+            raise ValueError(
+                f"--over must name a real-valued field that makes a difference to row {space.row!r} "
+                f"({', '.join(known)}); {got(each.field, known)}"
+            )
         for bound in (each.low, each.high):
             with_values(stage, {each.field: bound})
-        if with_values(stage, {each.field: each.low}).key == with_values(stage, {each.field: each.high}).key:
-            raise ValueError(f"--over must name a field in which trials differ, got {each.field!r}")
-        values[each.field] = content
-    return values
+    return {each.field: known[each.field] for each in space.ranges}
 
 
 def search_id(base: Stage, space: Space, rungs: tuple[int, ...], factor: int, metric: str) -> str:

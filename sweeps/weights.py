@@ -37,14 +37,15 @@ class Found:
         """Read what `write` wrote.
 
         Raises:
-            ValueError: another kind of file, or of another preset.
+            ValueError: no such file, one of another kind, or one of another preset.
         """
+        rule = f"--weights must be a file of `python -m sweeps.search`, got {path}"
         try:
             found = TypeAdapter(cls).validate_json(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{rule}: {error.strerror}") from None
         except ValidationError as error:
-            raise ValueError(
-                f"--weights must be a file of `python -m sweeps.search`, got {path}: {one_line(error)}"
-            ) from None
+            raise ValueError(f"{rule}: {one_line(error)}") from None
         if found.preset != preset:
             raise ValueError(f"--weights must be of preset {preset!r}, got one of preset {found.preset!r}: {path}")
         return found

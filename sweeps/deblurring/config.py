@@ -137,6 +137,16 @@ class TrainingStage:
         """Steps of one image."""
         return replace(self, batch_size=1), self.batch_size
 
+    def idle_fields(self) -> frozenset[str]:
+        """Weights of terms that the stage does not have, and what belongs to them."""
+        needs = {
+            "losses.structure": self.generator.multi_task,
+            "losses.perceptual": self.backbone,
+            "losses.adversarial": self.discriminator_width,
+            "optimiser.discriminator_beta1": self.discriminator_width,
+        }
+        return frozenset(field for field, need in needs.items() if not need)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlurredStage:
@@ -154,6 +164,10 @@ class BlurredStage:
     def smaller(self) -> "tuple[BlurredStage, float]":
         """There are no steps."""
         return self, 1
+
+    def idle_fields(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,20 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
             raise FileNotFoundError(f"faces must be a folder or one of {', '.join(SOURCES)}, got {source}")
 
 
+def require_enough(config: DataConfig, train: str, count: int) -> None:
+    """Refuse a folder of training faces that leaves none to train on.
+
+    Raises:
+        ValueError: too few.
+    """
+    held_out = config.validation_faces + config.test_faces
+    if count <= held_out:
+        raise ValueError(
+            f"--train-faces must hold more than the {held_out} faces that are held out "
+            f"(--set data.test_faces and data.validation_faces change that), got {count}: {train}"
+        )
+
+
 def prepare_data(
     config: DataConfig, *, train: str, tests: Mapping[str, str], cache: Path, tell: Callable[[str], None]
 ) -> DeblurData:
@@ -94,12 +108,7 @@ def prepare_data(
     columns = {name: _one_spelling(source) for name, source in (tests or {DEFAULT_TEST: CELEBA_SAMPLE}).items()}
     sources = {train, *columns.values()}
     sets = {source: _read(source, config.image_size, cache, tell) for source in sorted(sources)}
-    held_out = config.validation_faces + config.test_faces
-    if len(sets[train]) <= held_out:
-        raise ValueError(
-            f"--train-faces must hold more than the {held_out} faces that are held out "
-            f"(--set data.test_faces and data.validation_faces change that), got {len(sets[train])}: {train}"
-        )
+    require_enough(config, train, len(sets[train]))
     # The test part is held out even where no column shows it: a column added later must not change the training.
     parts = split_faces(sets[train], counts={"validation": config.validation_faces, "test": config.test_faces})
     test_faces = {

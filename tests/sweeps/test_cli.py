@@ -62,7 +62,7 @@ def assert_one_line(done, *parts):
         (["--test-faces", "../up=faces"], ["letters", "'../up'"]),
         (["--device", "cuda"], ["--device", "cuda"]),
         (["--budget", "0"], ["--budget", "0"]),
-        (["--weights", "nowhere.json"], ["nowhere.json"]),
+        (["--weights", "nowhere.json"], ["--weights", "nowhere.json", "No such file"]),
         (["--address", "ray://127.0.0.1:10001"], ["--address", "HOST:PORT", "ray://"]),
         (["--address", "127.0.0.1:1"], ["--address", "127.0.0.1:1"]),
         (["--address", "127.0.0.1:1", "--engine", "in-process"], ["--address", "in-process"]),
@@ -84,7 +84,14 @@ def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
         (["--row", "multi-task", "--over", "losses.structure=-1..1"], ["0 <= LOW", "-1..1"]),
         (["--row", "multi-task", "--over", "losses.structure=1..inf"], ["LOW < HIGH", "1..inf"]),
         (["--row", "multi-task", "--over", "generator.width=6..12"], ["real-valued", "generator.width"]),
-        (["--row", "multi-task", "--over", "losses.strcture=1..2"], ["real-valued", "losses.strcture"]),
+        (
+            ["--row", "multi-task", "--over", "losses.strcture=1..2"],
+            ["real-valued", "losses.strcture", "did you mean losses.structure?", "optimiser.learning_rate"],
+        ),
+        (["--row", "scales-1", "--over", "losses.structure=1..2"], ["makes a difference", "'losses.structure'"]),
+        (["--row", "multi-task", "--over", "losses.perceptual=1..2"], ["makes a difference", "'losses.perceptual'"]),
+        (["--row", "multi-task"], ["--row multi-task needs --over", "loss-perceptual, loss-adversarial"]),
+        (["--row", "multitask", "--over", "losses.structure=1..2"], ["did you mean multi-task?"]),
         (["--row", "multi-task", "--over", "optimiser.beta1=0..2"], ["optimiser.beta1", "1", "2"]),
         (["--row", "blurred", "--over", "losses.structure=1..2"], ["--row must be one of", "'blurred'"]),
     ],
@@ -196,4 +203,7 @@ def test_two_drivers_do_not_share_a_folder(runs, tmp_path):
     runs.mkdir()
     with (runs / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert_one_line(ablation("--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache")), "no other sweep", str(runs))
+        lock.write("1234 on this machine")
+        lock.flush()
+        refused = ablation("--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache"))
+        assert_one_line(refused, "no other sweep", str(runs), "process 1234 on this machine")

@@ -5,11 +5,12 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 from mlflow import MlflowClient
-from nodes import CREDENTIALS, HEAD, LIMIT, SECOND, on_cluster, ray_node, wait_for
-from tiny import WORKER, command, options, processes_below
+from nodes import HEAD, LIMIT, SECOND, ray_node, wait_for
+from tiny import ROOT, WORKER, command, options, processes_below
 
 from sweeps import record
 from sweeps.deblurring.data import files_of
@@ -72,7 +73,7 @@ def test_the_stage_of_a_lost_node_goes_on_elsewhere_from_its_checkpoint(head, lo
     sweep = {"faces": faces_folder, "schedule.content": CONTENT}
     there = [*options(runs=tmp_path / "there", **sweep), "--address", head.address, "--cpus-per-trial", "1"]
     with ray_node(logs, ip=SECOND, cpus=1, joins=head.address) as second, (tmp_path / "out").open("w+") as out:
-        driver = subprocess.Popen(**on_cluster(cache, *there), stdout=out, stderr=out)
+        driver = subprocess.Popen(**command(cache, *there), stdout=out, stderr=out)
         try:
             title, reached, lost = wait_for(lambda: in_mid_stage(logs, second), "a stage on the second node")
             for pid in (*processes_below(second.pid, "raylet"), *processes_below(second.pid, "")):
@@ -90,10 +91,8 @@ def test_the_stage_of_a_lost_node_goes_on_elsewhere_from_its_checkpoint(head, lo
 
 
 @pytest.fixture
-def joined(head, tmp_path, monkeypatch):
+def joined(head, tmp_path):
     """This process, joined to the cluster by the engine's own means."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
     from sweeps import ray_engine
 
     ray_engine.start_ray(tmp_path, head.address)
@@ -125,12 +124,24 @@ def test_what_a_cluster_is(joined, tmp_path):
     assert (machine.cores, machine.largest_node, machine.gpus) == (1, 1, 0)
 
 
+def test_nobody_else_can_read_the_token_of_a_ray_of_its_own(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    start = (
+        "import sys; from pathlib import Path; from sweeps.ray_engine import start_ray; start_ray(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=ROOT, env={**environment, "HOME": str(tmp_path)}, timeout=LIMIT
+    )
+    assert done.returncode == 0
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
 def refused(cache, faces, runs, address, **environment):
     """The one line with which the command ends."""
     arguments = options(faces, runs)
-    done = subprocess.run(
-        **on_cluster(cache, *arguments, "--address", address, **environment), capture_output=True, timeout=LIMIT
-    )
+    asked = command(cache, *arguments, "--address", address)
+    asked["env"].update(environment)
+    done = subprocess.run(**asked, capture_output=True, timeout=LIMIT)
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
     assert "Traceback" not in done.stdout

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from sweeps import checkup
 from sweeps.checkup import Finding, Level, NodeReport
 from sweeps.examine import examine
 from sweeps.launch import Request
+from sweeps.lock import only_driver
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -505,8 +507,13 @@ def doctor_in_terminal(*arguments, columns, **changes):
     return process.returncode, sent.decode()
 
 
+def faces_options(folder):
+    held_out = ["--set", "data.test_faces=4", "--set", "data.validation_faces=4"]
+    return ["--train-faces", folder, "--test-faces", f"Made up={folder}", *held_out]
+
+
 def test_a_good_setup(faces_folder, cache, tmp_path):
-    faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
+    faces = faces_options(faces_folder)
     changes = {"WHETSTONE_CACHE": str(cache), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1"}
     before = sorted(cache.rglob("*"))
     done = doctor("--runs", tmp_path / "runs", "--device", "cpu", *faces, **changes)
@@ -517,7 +524,7 @@ def test_a_good_setup(faces_folder, cache, tmp_path):
     names = [line.split(maxsplit=1)[1].partition(":")[0] for line in lines]
     assert names == [
         *("own packages", "Python", "packages", "dashboard", "dashboard port", "token", "tracking store"),
-        *("runs", "cache", "faces", "vgg16", "device", "resources", "disk"),
+        *("runs", "lock", "cache", "faces", "vgg16", "device", "resources", "disk"),
     ]
     assert f"{faces_folder}: 24 images" in done.stdout
     assert not (tmp_path / "runs").exists()
@@ -582,6 +589,36 @@ def test_what_the_sweep_would_refuse(changes, parts, request_of, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_few_faces(request_of, faces_folder):
+    findings = examine(request_of(train_faces=str(faces_folder)), seeds=[1])
+    (wrong,) = [finding for finding in findings if finding.level == Level.WRONG]
+    assert is_wrong(wrong, "more than the 150 faces that are held out", "got 24")
+
+
+def test_weights_of_a_search(request_of, tmp_path):
+    file = tmp_path / "weights.json"
+
+    def finding():
+        return next(each for each in examine(request_of(), seeds=[1], weights=file) if each.name == "weights")
+
+    assert is_wrong(finding(), "No such file")
+    file.write_text('{"preset": "paper", "seed": 1, "rows": {}}')
+    assert is_wrong(finding(), "one of preset 'paper'")
+    row = {"values": {"losses.perceptual": 0.1}, "metric": "m", "value": 1.0, "trials": 2, "search": "s"}
+    file.write_text(json.dumps({"preset": "quick", "seed": 1, "rows": {"none": row}}))
+    assert is_wrong(finding(), "'none'")
+    file.write_text(json.dumps({"preset": "quick", "seed": 1, "rows": {"loss-perceptual": row}}))
+    assert is_ok(finding())
+
+
+def test_another_sweep_in_the_same_folder(request_of, tmp_path):
+    with only_driver(tmp_path / "runs"):
+        findings = examine(request_of(), seeds=[1])
+        (wrong,) = [finding for finding in findings if finding.level == Level.WRONG]
+        assert is_wrong(wrong, str(tmp_path / "runs"), f"process {os.getpid()} on ")
+    assert is_ok(checkup.lock(tmp_path / "runs"))
+
+
 def test_assets_that_the_sweep_would_download(request_of):
     absent = {finding.name for finding in examine(request_of(), seeds=[1]) if finding.level == Level.WARNING}
     assert absent == {"celeba-sample", "vgg16"}
@@ -610,7 +647,7 @@ def test_a_real_cluster(faces_folder, cache, tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen([sys.executable, "-c", CLUSTER], env=changes, **pipes) as cluster:
         address = cluster.stdout.readline().strip()
-        faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
+        faces = faces_options(faces_folder)
         options = [
             "--address",
             address,

@@ -125,8 +125,11 @@ def test_overrides_are_typed():
         ("losses.perceptual=Infinity", "losses.perceptual must be"),
         ("losses.adversarial=-1", "losses.adversarial must be greater than or equal to 0, got -1"),
         ("data.kernel_sizes=[4]", r"data.kernel_sizes must be odd sizes, at least one, got \[4\]"),
-        ("generator.depth=3", "must name one of generator.scales, .*; got 'generator.depth'"),
-        ("generator=3", "must name one of"),
+        (
+            "generatr.width=3",
+            r"must name a field, got 'generatr.width' \(did you mean generator.width\?\); there are generator.s",
+        ),
+        ("seed=3", "must name a field, got 'seed'; there are generator.scales, "),
         ("width", "must be FIELD=VALUE"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the commands do: `ablate` and `search`, each from a request to an exit code."""
+"""`python -m sweeps.search`, from a request to an exit code."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeps import cli
-from sweeps.estimate import Cost
 from sweeps.halving import rungs
-from sweeps.launch import Launch, Request, only_driver, run_sweep
-from sweeps.plan import print_plan
-from sweeps.progress import Progress
-from sweeps.resources import Resources, chains_at_once
+from sweeps.launch import Launch, Request, run, summary
+from sweeps.lock import only_driver
+from sweeps.resources import Resources
 from sweeps.stages import Range, Space, Stage, Study
-from sweeps.stages import flat as as_flat
-from sweeps.studies import describe
+from sweeps.suggest import TRIALS_FOR_IMPORTANCE
 from sweeps.sweep import LongestChainFirst, State, Sweep
 from sweeps.tuning import Search, Trial, current_values
 from sweeps.weights import Found, RowFound
@@ -27,85 +24,6 @@ if TYPE_CHECKING:
     from sweeps.tracking import MLflowTracker
 
 METRIC = "validation/psnr"
-
-
-def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, plan: bool, budget: float | None) -> int:
-    """Train and evaluate a study's rows; the exit code is 1 where a stage failed.
-
-    Raises:
-        ValueError, OSError: a user's mistake, in one line.
-    """
-    launch = Launch(request)
-    count = range(1, seeds + 1)
-    found = Found.read(weights, request.preset) if weights else None
-
-    def change(study: Study) -> Study:
-        study = found.apply(study) if found else study
-        return as_flat(study) if flat else study
-
-    if plan:
-        study = change(launch.study(launch.planned(), seeds=count))
-        resources = launch.resources(chains_at_once(study.stages()))
-        costs = launch.costs(change, count, resources)
-        print_plan(launch.console, study, launch.estimate(study.stages(), costs, resources))
-        return 0
-    with only_driver(request.runs):
-        tree = launch.real_study(count)
-        tree = found.apply(tree) if found else tree
-        study = as_flat(tree) if flat else tree
-        # Of the tree, also for the flat way: another number of threads would change the bits.
-        resources = launch.resources(chains_at_once(tree.stages()))
-        stages = study.stages()
-        tracker = launch.tracker(study, resources, experiment=study.name)
-        if budget is not None:
-            _require_budget(launch, stages, tracker, launch.costs(change, count, resources), resources, budget)
-        tracker.close_abandoned([stage.key for stage in stages])
-        tracker.publish(describe(study, request.preset, count))
-        launch.say_where()
-        sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
-        for stage in sweep.already_done:
-            if stage.labels:  # a trial of a search has become a row
-                tracker.adopt(stage, study.rows_of(stage))
-        if sweep.over():
-            launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
-            code = 0
-        else:
-            code = _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
-        if flat and not code:
-            _compare(launch.console, tracker, tree, study)
-        return code
-
-
-def _compare(console: Console, tracker: "MLflowTracker", tree: Study, separate: Study) -> None:
-    """Say for each row that both ways have trained whether they ended with the same bits."""
-    for shared, alone in zip(tree.rows, separate.rows, strict=True):
-        pairs = [
-            (tracker.digests(one), tracker.digests(other))
-            for one, other in zip(shared.stages, alone.stages, strict=True)
-            if one.steps
-        ]
-        if pairs and all(one for one, _ in pairs):
-            same = all(one == other for one, other in pairs)
-            verdict = "the same bits as with shared prefixes" if same else "NOT the same bits as with shared prefixes"
-            console.print(f"{shared.name}: {verdict}", style="" if same else "red", highlight=False)
-
-
-def _require_budget(
-    launch: Launch,
-    stages: Sequence[Stage],
-    tracker: "MLflowTracker",
-    costs: Sequence[Cost],
-    resources: Resources,
-    budget: float,
-) -> None:
-    """Refuse what would take more hours than a person allows; what the store has takes none."""
-    left = [(stage, cost) for stage, cost in zip(stages, costs, strict=True) if not tracker.find(stage)]
-    whole = launch.estimate([stage for stage, _ in left], [cost for _, cost in left], resources)
-    if whole.seconds > budget * 3600:
-        raise ValueError(
-            f"--budget must be at least the {whole.seconds / 3600:.2g} hours that the {len(left)} stages still to do "
-            f"are estimated to take, got {budget:g}"
-        )
 
 
 def search(
@@ -156,7 +74,7 @@ def search(
             )
             tracker.close_abandoned([stage.key for stage in schedule.stages])
             sweep, progress = launch.sweep(study, schedule.stages, tracker, schedule, evaluate=False)
-            if not sweep.over() and (code := _run(launch, study, sweep, progress, resources)):
+            if not sweep.over() and (code := run(launch, study, sweep, progress, resources)):
                 return code
             best = schedule.best(sweep)
             _show_search(launch.console, schedule, sweep)
@@ -184,21 +102,24 @@ def _train_parents(launch: Launch, study: Study, base: Stage, tracker: "MLflowTr
     sweep, progress = launch.sweep(study, parents, tracker, LongestChainFirst(parents), evaluate=False)
     if sweep.over():
         return 0
-    return _run(launch, study, sweep, progress, resources) or _summary(launch.console, sweep)
-
-
-def _run(launch: Launch, study: Study, sweep: Sweep, progress: Progress, resources: Resources) -> int:
-    return run_sweep(launch.console, sweep, progress, launch.engine(study, resources))
+    return run(launch, study, sweep, progress, resources) or summary(launch.console, sweep)
 
 
 def _spaces(study: Study, rows: Sequence[str], over: Sequence[str]) -> list[Space]:
     """What to search: the study's own spaces, those of some rows, or given ranges of one row."""
+    trained = {row.name: row for row in study.rows if row.stages[0].steps}
     if not over:
         known = {space.row: space for space in study.spaces}
+        for row in rows:
+            if row in trained and row not in known:
+                raise ValueError(
+                    f"--row {row} needs --over FIELD=LOW..HIGH; study {study.name!r} has ranges of its own "
+                    f"for {', '.join(known)}"
+                )
         return [cli.lookup(known, row, "--row") for row in rows] or list(known.values())
     if len(rows) != 1:
         raise ValueError(f"--over needs one --row whose fields it names, got {len(rows)}")
-    cli.lookup({row.name: row for row in study.rows if row.stages[0].steps}, rows[0], "--row")
+    cli.lookup(trained, rows[0], "--row")
     return [Space(row=rows[0], ranges=tuple(_range(text) for text in over))]
 
 
@@ -259,20 +180,7 @@ def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
     if shares := schedule.importances(sweep):
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.print(f"Importance at the first rung (fANOVA): {listed}", highlight=False)
+    else:
+        console.print(f"Importance (fANOVA): needs {TRIALS_FOR_IMPORTANCE} trials that reached the first rung.")
     for stage in sweep.all_in(State.FAILED):
         console.print(f"failed:  {escape(stage.title)}", style="red")
-
-
-def _summary(console: Console, sweep: Sweep) -> int:
-    failed, skipped = sweep.all_in(State.FAILED), sweep.all_in(State.SKIPPED)
-    console.print(
-        f"{len(sweep.trained)} stages trained ({sweep.executed:,} steps), {len(sweep.evaluated)} only evaluated, "
-        f"{len(sweep.already_done)} were in the store already, {len(failed)} failed, {len(skipped)} skipped."
-    )
-    if sweep.repeated:
-        console.print(f"{sweep.repeated:,} of the steps were done again: lost after the last checkpoint.")
-    for stage in failed:
-        console.print(f"failed:  {escape(stage.title)}", style="red")
-    for stage in skipped:
-        console.print(f"skipped: {escape(stage.title)}", style="yellow")
-    return 1 if failed else 0

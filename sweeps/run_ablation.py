@@ -1,0 +1,97 @@
+"""`python -m sweeps.ablation`, from a request to an exit code."""
+
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweeps.estimate import Estimate
+from sweeps.launch import Launch, Request, run, summary
+from sweeps.lock import only_driver
+from sweeps.naming import counted
+from sweeps.plan import print_plan
+from sweeps.resources import chains_at_once
+from sweeps.stages import Study
+from sweeps.stages import flat as as_flat
+from sweeps.studies import describe
+from sweeps.sweep import LongestChainFirst
+from sweeps.weights import Found
+
+if TYPE_CHECKING:
+    from sweeps.tracking import MLflowTracker
+
+
+def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, plan: bool, budget: float | None) -> int:
+    """Train and evaluate a study's rows; the exit code is 1 where a stage failed.
+
+    Raises:
+        ValueError, OSError: a user's mistake, in one line.
+    """
+    launch = Launch(request)
+    count = range(1, seeds + 1)
+    found = Found.read(weights, request.preset) if weights else None
+
+    def change(study: Study) -> Study:
+        study = found.apply(study) if found else study
+        return as_flat(study) if flat else study
+
+    if plan:
+        tree = launch.study(launch.planned(), seeds=count)
+        resources, study = launch.resources(chains_at_once(tree.stages())), change(tree)
+        costs = launch.costs(change, count, resources)
+        whole = launch.estimate(study.stages(), costs, resources)
+        timed_on = f"{launch.device} with {counted(resources.cpus, 'thread')} a trial"
+        print_plan(launch.console, study, whole, timed_on=timed_on)
+        return 0
+    with only_driver(request.runs):
+        tree = launch.real_study(count)
+        tree = found.apply(tree) if found else tree
+        study = as_flat(tree) if flat else tree
+        # Of the tree, also for the flat way: another number of threads would change the bits.
+        resources = launch.resources(chains_at_once(tree.stages()))
+        stages = study.stages()
+        tracker = launch.tracker(study, resources, experiment=study.name)
+        if budget is not None:
+            left = [not tracker.find(stage) for stage in stages]
+            if any(left):
+                costs = list(compress(launch.costs(change, count, resources), left))
+                _require_budget(launch.estimate(list(compress(stages, left)), costs, resources), budget)
+        tracker.close_abandoned([stage.key for stage in stages])
+        tracker.publish(describe(study, request.preset, count))
+        launch.say_where()
+        sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
+        for stage in sweep.already_done:
+            if stage.labels:  # a trial of a search has become a row
+                tracker.adopt(stage, study.rows_of(stage))
+        if sweep.over():
+            launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
+            code = 0
+        else:
+            code = run(launch, study, sweep, progress, resources) or summary(launch.console, sweep)
+        if flat and not code:
+            _compare(launch.console, tracker, tree, study)
+        return code
+
+
+def _compare(console: Console, tracker: "MLflowTracker", tree: Study, separate: Study) -> None:
+    """Say for each row that both ways have trained whether they ended with the same bits."""
+    for shared, alone in zip(tree.rows, separate.rows, strict=True):
+        pairs = [
+            (tracker.digests(one), tracker.digests(other))
+            for one, other in zip(shared.stages, alone.stages, strict=True)
+            if one.steps
+        ]
+        if pairs and all(one for one, _ in pairs):
+            same = all(one == other for one, other in pairs)
+            verdict = "the same bits as with shared prefixes" if same else "NOT the same bits as with shared prefixes"
+            console.print(f"{shared.name}: {verdict}", style="" if same else "red", highlight=False)
+
+
+def _require_budget(whole: Estimate, budget: float) -> None:
+    """Refuse what would take more hours than a person allows."""
+    if whole.seconds > budget * 3600:
+        raise ValueError(
+            f"--budget must be at least the {whole.seconds / 3600:.2g} hours that the "
+            f"{counted(len(whole.stages), 'stage')} still to do are estimated to take, got {budget:g}"
+        )
