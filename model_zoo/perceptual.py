@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 Backbone = Literal["vgg16", "vgg19"]
 
@@ -32,6 +31,8 @@ class VGGFeatures(nn.Module):
         super().__init__()
         if backbone not in _BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(_BACKBONES)}, got {backbone!r}")
+        from torchvision.models import vgg  # takes longer to import than PyTorch: not where there is no such loss
+
         config, taps = _BACKBONES[backbone]
         with torch.device("meta"):  # no memory and no random start for what is about to be replaced
             layers: nn.Sequential = vgg.make_layers(vgg.cfgs[config])[: taps[-1] + 1]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision import models
 
 from datasets import assets
 from datasets.faces import face_set, store_faces
@@ -59,6 +58,8 @@ def _write_weights(backbone: Backbone, folder: Path) -> None:
             return torch.zeros(shape)
         # He's scale: features that vanish or overflow would be faster or slower than real ones.
         return math.sqrt(2 / shape[1:].numel()) * torch.randn(shape, generator=generator)
+
+    from torchvision import models  # takes longer to import than PyTorch
 
     with torch.device("meta"):
         layers = models.get_model(backbone).features
