@@ -1,10 +1,12 @@
 """What all commands share: one line for a mistake, and a guard against another package in the way."""
 
+import atexit
 import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,23 +81,34 @@ def run(command: click.Command) -> None:
     A user's mistake (ValueError, OSError, a usage error, what does not fit in memory) is one line on stderr and exit
     code 2. Set WHETSTONE_DEBUG=1 for the traceback.
     """
+    code = 1
+
+    def leave() -> None:
+        """Without taking apart all that was imported, which takes a second or two."""
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
+    code = _run(command)
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> int:
     try:
         require_own_packages()
-        sys.exit(command.main(standalone_mode=False, prog_name=f"python -m {command.name}"))
+        result: int = command.main(standalone_mode=False, prog_name=f"python -m {command.name}")
+        return result
     except click.exceptions.Abort:
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
-        fail(error.format_message())
+        message = error.format_message()
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WHETSTONE_DEBUG"):
             raise
-        fail(str(error))
-
-
-def fail(message: str) -> None:
-    """Say it in one line and leave with exit code 2."""
+        message = str(error)
     click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    return 2
 
 
 def require_own_packages() -> None:
@@ -122,6 +135,11 @@ def cache_folder() -> Path:
 def tracking_uri(given: str | None, runs: Path) -> str:
     """The store: as given, else MLFLOW_TRACKING_URI, else a SQLite file under the runs folder."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or own_store(runs)
+
+
+def is_new_store(uri: str) -> bool:
+    """Whether it is a SQLite file that is not there yet."""
+    return uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///"))
 
 
 def own_store(runs: Path) -> str:
