@@ -5,6 +5,7 @@ import platform
 import signal
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +190,13 @@ class Launch:
             checkpoint_every=preset.checkpoint_every,
         )
 
+    @cached_property
+    def _dashboard(self) -> str | None:
+        """Where this machine's Ray shows itself; it is started at the first call."""
+        from sweeps import ray_engine
+
+        return ray_engine.start_ray(self.request.runs)
+
     def engine(self, study: Study, resources: Resources) -> Engine:
         """The engine asked for, started at the first call."""
         if self._engine is None:
@@ -203,7 +211,7 @@ class Launch:
 
         files = {}
         if self.request.cluster is None:
-            self._say_dashboard(ray_engine.start_ray(self.request.runs))
+            self._say_dashboard(self._dashboard)
         else:
             for node in ray_engine.survey(self.request.runs):
                 if not node.sees_runs:
@@ -217,31 +225,52 @@ class Launch:
         return cli.tracking_uri(self.request.tracking_uri, self.request.runs)
 
     def tracker(self, study: Study, resources: Resources, *, experiment: str) -> "MLflowTracker":
-        """The store, open for this study."""
-        from sweeps.tracking import MLflowTracker
-
+        """The store, open for this study; this machine's Ray starts beside it where the store has to be made."""
         request = self.request
         commit, dirty = git_state()
         here = f"{platform.machine()}, threads: {resources.cpus}"
         if self.device == "cuda":
             here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
-        return MLflowTracker(
-            uri=self.uri,
-            artifacts=request.runs / "artifacts",
-            experiment=experiment,
-            provenance=Provenance(
-                study=study.name,
-                preset=request.preset,
-                data=self.data.names,
-                fingerprints={test.name: test.fingerprint for test in study.tests},
-                owner=_owner(request.runs),
-                hardware=here,
-                commit=commit,
-                dirty=dirty,
-                code=code_digest(),
-            ),
-            downloads=request.runs / "downloads",
+        provenance = Provenance(
+            study=study.name,
+            preset=request.preset,
+            data=self.data.names,
+            fingerprints={test.name: test.fingerprint for test in study.tests},
+            owner=_owner(request.runs),
+            hardware=here,
+            commit=commit,
+            dirty=dirty,
+            code=code_digest(),
         )
+
+        def open_store() -> "MLflowTracker":
+            from sweeps.tracking import MLflowTracker
+
+            return MLflowTracker(
+                uri=self.uri,
+                artifacts=request.runs / "artifacts",
+                experiment=experiment,
+                provenance=provenance,
+                downloads=request.runs / "downloads",
+            )
+
+        # In a store that is not there yet there is nothing, so there is something to train.
+        if request.engine == "ray" and not request.cluster and cli.is_new_store(self.uri):
+            return self._with_ray(open_store)
+        return open_store()
+
+    def _with_ray(self, open_store: "Callable[[], MLflowTracker]") -> "MLflowTracker":
+        """Both take seconds, of which much is waiting."""
+        # Two threads must not import the same at once.
+        import opentelemetry.proto
+        import opentelemetry.sdk.metrics.export  # noqa: F401
+
+        from sweeps import ray_engine  # noqa: F401
+
+        with ThreadPoolExecutor(1) as other:
+            store = other.submit(open_store)
+            _ = self._dashboard  # in this thread, with which Ray's processes end
+            return store.result()
 
     def say_where(self) -> None:
         """Where everything is to be found."""

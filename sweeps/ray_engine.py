@@ -5,7 +5,9 @@ Tune does the placing, the actors and the restarts after a lost worker. What to 
 stage's own checkpoints, so no Tune state is ever restored.
 """
 
+import atexit
 import logging
+import math
 import os
 import platform
 import tempfile
@@ -25,6 +27,9 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",  # it waits for trials to save, which ours do by themselves
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    RAY_num_prestart_python_workers="0",  # Tune's trials have an environment of their own, so would not use them
+    RAY_prestart_worker_first_driver="0",
+    RAY_enable_worker_prestart="0",
     TUNE_MAX_PENDING_TRIALS_PG="4",  # the default starts short trials one by one
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
 )
@@ -41,6 +46,8 @@ from sweeps.resources import Machine, Resources
 from sweeps.sweep import State, Sweep
 from sweeps.train import Job, Settings
 
+CLUSTER_AGE = 5.0
+"""Seconds."""
 RESTARTS = 3
 """How often a trial whose worker died is started again, from the stage's last checkpoint."""
 
@@ -63,6 +70,7 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **quiet,
         **_session_folder(folder),
     )
+    atexit.register(ray.shutdown)  # before Ray's own, which waits for what workers print, and that goes to files here
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file():
         token.chmod(0o600)  # Ray writes it for all users of the machine to read
@@ -215,11 +223,20 @@ def _trial_name(trial: Any) -> str:
     return str(trial.config["stage"])
 
 
-def _places(share: dict[str, float]) -> int:
-    """How many trials the cluster holds at once."""
-    total = ray.cluster_resources()
-    fits = [total.get(name, 0.0) / need for name, need in share.items() if need]
-    return int(min(fits) + 1e-6)  # ten tenths of a GPU are ten
+class _Places:
+    """How many trials the cluster holds at once. It may grow, but to ask takes milliseconds, and Tune asks often."""
+
+    def __init__(self, share: dict[str, float]) -> None:
+        self._share, self._count, self._asked = share, 0, -math.inf
+
+    def count(self) -> int:
+        """Not older than CLUSTER_AGE."""
+        if time.monotonic() - self._asked > CLUSTER_AGE:
+            self._asked = time.monotonic()
+            total = ray.cluster_resources()
+            fits = [total.get(name, 0.0) / need for name, need in self._share.items() if need]
+            self._count = int(min(fits) + 1e-6)  # ten tenths of a GPU are ten
+        return self._count
 
 
 class _StageSearcher(Searcher):
@@ -227,13 +244,13 @@ class _StageSearcher(Searcher):
 
     def __init__(self, sweep: Sweep, share: dict[str, float]) -> None:
         super().__init__()
-        self._sweep, self._share = sweep, share
+        self._sweep, self._places = sweep, _Places(share)
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
         if self._sweep.over():
             return Searcher.FINISHED
-        if len(self._live) >= _places(self._share):
+        if len(self._live) >= self._places.count():
             return None
         job = self._sweep.take()
         if job is None:
