@@ -10,4 +10,5 @@ umask 077
 while read -r line; do
     case $line in *=) line=$line$(openssl rand -hex 24) ;; esac
     echo "$line"
-done < .env.example > .env
+done < .env.example > .env.new
+mv .env.new .env

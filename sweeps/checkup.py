@@ -241,8 +241,7 @@ def _token_file(file: Path) -> Finding:
 def tracking_store(uri: str) -> Finding:
     """Whether the tracking store answers, lets us in and has the tables of this MLflow."""
     name, shown = "tracking store", cli.without_password(uri)
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+    if file := cli.sqlite_file(uri):
         folder = writable(name, file.parent, mend="name another with --tracking-uri sqlite:///FILE")
         if folder.level == Level.WRONG:
             return folder
@@ -252,7 +251,6 @@ def tracking_store(uri: str) -> Finding:
 
     try:
         if uri.startswith(("http://", "https://")):
-            tracking.require_listener(uri)
             level, found, mend = _server(tracking.refused(uri))
         else:
             level, found, mend = _database(tracking.schema_state(uri), shown)

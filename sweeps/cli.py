@@ -4,11 +4,13 @@ import atexit
 import importlib.util
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import click
 
@@ -90,11 +92,18 @@ def run(command: click.Command) -> None:
         os._exit(code)
 
     atexit.register(leave)  # the first to be registered is the last to be called
-    code = _run(command)
+    terminate_as_interrupt()
+    code = exit_code(command)
     sys.exit(code)
 
 
-def _run(command: click.Command) -> int:
+def terminate_as_interrupt() -> None:
+    """A plain `kill` is an interrupt too: what is open is closed."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def exit_code(command: click.Command) -> int:
+    """Run a command with the arguments that were typed; a user's mistake is said in one line, and is 2."""
     try:
         require_own_packages()
         result: int = command.main(standalone_mode=False, prog_name=f"python -m {command.name}")
@@ -137,9 +146,11 @@ def tracking_uri(given: str | None, runs: Path) -> str:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or own_store(runs)
 
 
-def is_new_store(uri: str) -> bool:
-    """Whether it is a SQLite file that is not there yet."""
-    return uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///"))
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for a store of another kind."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
 
 
 def own_store(runs: Path) -> str:
@@ -183,9 +194,11 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 
 def first_cause(error: BaseException, *, hidden: str) -> str:
-    """The innermost reason, such as `Connection refused`, in one line without `hidden`."""
-    while error.__context__:
-        error = error.__context__
+    """The reason in one line without `hidden`: the system's, such as `Connection refused`, where that is behind it."""
+    chain = [error]
+    while deeper := chain[-1].__context__:
+        chain.append(deeper)
+    error = next((each for each in reversed(chain) if isinstance(each, OSError)), error)
     reason = " ".join(without_password(str(error).replace(hidden, "it")).split())
     return reason[:300] or type(error).__name__
 

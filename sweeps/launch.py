@@ -2,12 +2,12 @@
 
 import os
 import platform
-import signal
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -36,6 +36,10 @@ from sweeps.train import Settings
 
 if TYPE_CHECKING:
     from sweeps.tracking import MLflowTracker
+
+
+IMPORTED_BY_BOTH = ("opentelemetry.proto", "opentelemetry.sdk.metrics.export", "sweeps.ray_engine")
+"""By the start of Ray and by the tracker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ class Launch:
         self.console = Console()
         self.cache = cli.cache_folder()
         self._engine: Engine | None = None
+        self._dashboard: str | None = None
         self._build = cli.lookup(STUDIES, request.study, "study")
         self.preset: Preset = cli.lookup(PRESETS, request.preset, "preset")()
         self.config = apply_overrides(self.preset.config, request.assignments)
@@ -190,13 +195,6 @@ class Launch:
             checkpoint_every=preset.checkpoint_every,
         )
 
-    @cached_property
-    def _dashboard(self) -> str | None:
-        """Where this machine's Ray shows itself; it is started at the first call."""
-        from sweeps import ray_engine
-
-        return ray_engine.start_ray(self.request.runs)
-
     def engine(self, study: Study, resources: Resources) -> Engine:
         """The engine asked for, started at the first call."""
         if self._engine is None:
@@ -211,7 +209,7 @@ class Launch:
 
         files = {}
         if self.request.cluster is None:
-            self._say_dashboard(self._dashboard)
+            self._say_dashboard(self._start_ray())
         else:
             for node in ray_engine.survey(self.request.runs):
                 if not node.sees_runs:
@@ -224,8 +222,13 @@ class Launch:
         """The tracking store."""
         return cli.tracking_uri(self.request.tracking_uri, self.request.runs)
 
-    def tracker(self, study: Study, resources: Resources, *, experiment: str) -> "MLflowTracker":
-        """The store, open for this study; this machine's Ray starts beside it where the store has to be made."""
+    def tracker(
+        self, study: Study, resources: Resources, *, experiment: str, beside_ray: bool = True
+    ) -> "MLflowTracker":
+        """The store, open for this study.
+
+        With `beside_ray`, Ray starts while a new store is made: both take seconds, of which much is waiting.
+        """
         request = self.request
         commit, dirty = git_state()
         here = f"{platform.machine()}, threads: {resources.cpus}"
@@ -254,23 +257,27 @@ class Launch:
                 downloads=request.runs / "downloads",
             )
 
-        # In a store that is not there yet there is nothing, so there is something to train.
-        if request.engine == "ray" and not request.cluster and cli.is_new_store(self.uri):
-            return self._with_ray(open_store)
-        return open_store()
-
-    def _with_ray(self, open_store: "Callable[[], MLflowTracker]") -> "MLflowTracker":
-        """Both take seconds, of which much is waiting."""
-        # Two threads must not import the same at once.
-        import opentelemetry.proto
-        import opentelemetry.sdk.metrics.export  # noqa: F401
-
-        from sweeps import ray_engine  # noqa: F401
-
+        if not beside_ray or request.engine != "ray" or request.cluster or not self._makes_store():
+            return open_store()
+        for name in IMPORTED_BY_BOTH:  # two threads must not import the same at once
+            import_module(name)
         with ThreadPoolExecutor(1) as other:
             store = other.submit(open_store)
-            _ = self._dashboard  # in this thread, with which Ray's processes end
+            self._start_ray()  # in this thread, with which Ray's processes end
             return store.result()
+
+    def _makes_store(self) -> bool:
+        """Whether the store is this folder's own, and not there yet: then there is something to train."""
+        own = cli.own_store(self.request.runs)
+        return self.uri == own and not (cli.sqlite_file(own) or Path()).exists()
+
+    def _start_ray(self) -> str | None:
+        """Start this machine's Ray, once; where it shows itself."""
+        if self._dashboard is None:
+            from sweeps import ray_engine
+
+            self._dashboard = ray_engine.start_ray(self.request.runs) or ""
+        return self._dashboard
 
     def say_where(self) -> None:
         """Where everything is to be found."""
@@ -333,8 +340,6 @@ def run(launch: Launch, study: Study, sweep: Sweep, progress: Progress, resource
     Returns 130 if it was interrupted, 1 if the store was gone for too long, else 0.
     """
     engine = launch.engine(study, resources)
-    # A plain `kill` is an interrupt too.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     reason, code = "Interrupted", 130
     try:
         with progress:

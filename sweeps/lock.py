@@ -18,10 +18,10 @@ def only_driver(runs: Path) -> Iterator[None]:
     """
     runs.mkdir(parents=True, exist_ok=True)
     with _file(runs).open("a+") as lock:
-        if not _taken(lock):
+        if not _take(lock):
             raise ValueError(
                 f"--runs must be a folder that no other sweep is using; {runs.resolve()} is in use by process "
-                f"{_holder(lock)}: wait for its end, stop it, or choose another folder"
+                f"{_content(lock)}: wait for its end, stop it, or choose another folder"
             )
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {platform.node()}")
@@ -32,9 +32,9 @@ def only_driver(runs: Path) -> Iterator[None]:
 def holder(runs: Path) -> str:
     """The process that holds the folder's lock, as `1234 on name`; empty where none does. Leaves nothing behind."""
     try:
-        with _file(runs).open() as lock:
-            return "" if _taken(lock) else _holder(lock)
-    except FileNotFoundError:
+        with _file(runs).open("r+") as lock:  # on NFS only what may be written can be locked
+            return "" if _take(lock) else _content(lock)
+    except OSError:  # there is none, or a sweep could not open it either
         return ""
 
 
@@ -42,7 +42,7 @@ def _file(runs: Path) -> Path:
     return runs / ".lock"
 
 
-def _taken(lock: IO[str]) -> bool:
+def _take(lock: IO[str]) -> bool:
     """Try to get it; it is given back when the file is closed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,6 +51,6 @@ def _taken(lock: IO[str]) -> bool:
     return True
 
 
-def _holder(lock: IO[str]) -> str:
+def _content(lock: IO[str]) -> str:
     lock.seek(0)
     return lock.read() or "unknown"

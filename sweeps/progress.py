@@ -103,7 +103,7 @@ class Progress:
     def _table(self) -> Table:
         rows = [self._row(stage) for stage in self._stages]
         numbers = [max(len(row[index]) for row in [HEADINGS, *rows]) for index in range(1, len(HEADINGS))]
-        room = self._console.width - sum(numbers) - len(numbers)
+        room = max(self._console.width - sum(numbers) - len(numbers), 1)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         with_bar = room - BAR - 1 >= max(cell_len(row[0]) for row in [HEADINGS, *rows])
         table.add_column(HEADINGS[0], no_wrap=True)
@@ -152,7 +152,7 @@ def _values(stage: Stage) -> str:
 
 def _shortened(name: str, width: int) -> str:
     """Only where a terminal is too narrow. What tells stages apart stands at the end of their names."""
-    return name if cell_len(name) <= width else "…" + set_cell_size(name[::-1], max(width - 1, 0))[::-1]
+    return name if cell_len(name) <= width else "…" + set_cell_size(name[::-1], width - 1)[::-1]
 
 
 def _duration(seconds: float) -> str:

@@ -14,31 +14,21 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AIR_NEW_OUTPUT="0",  # with verbose=0 the only way to a silent Tune
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    TUNE_DISABLE_SIGINT_HANDLER="1",  # it waits for trials to save, which ours do by themselves
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    RAY_num_prestart_python_workers="0",  # Tune's trials have an environment of their own, so would not use them
-    RAY_prestart_worker_first_driver="0",
-    RAY_enable_worker_prestart="0",
-    TUNE_MAX_PENDING_TRIALS_PG="4",  # the default starts short trials one by one
-    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
-)
+from sweeps import environment  # noqa: F401  # before Ray
 
+# isort: split
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps import cli
 from sweeps.checkup import Level, NodeReport, head
 from sweeps.engine import attempt
 from sweeps.provenance import code_digest
@@ -71,9 +61,9 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **_session_folder(folder),
     )
     atexit.register(ray.shutdown)  # before Ray's own, which waits for what workers print, and that goes to files here
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)  # Ray writes it for all users of the machine to read
+    cli.terminate_as_interrupt()  # Ray has a handler of its own
+    with suppress(OSError):
+        (Path.home() / ".ray" / "auth_token").chmod(0o600)  # Ray writes it for all users of the machine to read
     return context.dashboard_url or None
 
 

@@ -32,9 +32,11 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
     count = range(1, seeds + 1)
     found = Found.read(weights, request.preset) if weights else None
 
+    def weighted(study: Study) -> Study:
+        return found.apply(study) if found else study
+
     def change(study: Study) -> Study:
-        study = found.apply(study) if found else study
-        return as_flat(study) if flat else study
+        return as_flat(weighted(study)) if flat else weighted(study)
 
     if plan:
         tree = launch.study(launch.planned(), seeds=count)
@@ -45,13 +47,12 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         print_plan(launch.console, study, whole, timed_on=timed_on)
         return 0
     with only_driver(request.runs):
-        tree = launch.real_study(count)
-        tree = found.apply(tree) if found else tree
+        tree = weighted(launch.real_study(count))
         study = as_flat(tree) if flat else tree
         # Of the tree, also for the flat way: another number of threads would change the bits.
         resources = launch.resources(chains_at_once(tree.stages()))
         stages = study.stages()
-        tracker = launch.tracker(study, resources, experiment=study.name)
+        tracker = launch.tracker(study, resources, experiment=study.name, beside_ray=budget is None)
         if budget is not None:
             left = [not tracker.find(stage) for stage in stages]
             if any(left):

@@ -6,7 +6,6 @@ The driver is the only writer. Runs are found by their stage key, in any experim
 import json
 import logging
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,19 +15,14 @@ from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, ParamSpec, TypeVar
-from urllib.parse import quote, unquote, urlparse
-from urllib.request import getproxies, url2pathname
+from urllib.parse import quote, urlparse
+from urllib.request import url2pathname
 
-os.environ.update(
-    MLFLOW_DISABLE_TELEMETRY="true",
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
-    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
-)
-# A server that does not answer is an error in seconds, not after minutes of retries.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+from sweeps import environment  # noqa: F401  # before MLflow
 
+# isort: split
 import mlflow
+import requests
 import sqlalchemy
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -49,7 +43,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from sweeps import record
-from sweeps.cli import first_cause, without_password
+from sweeps.cli import first_cause, sqlite_file, without_password
 from sweeps.naming import got
 from sweeps.provenance import Provenance
 from sweeps.stages import Stage, Values
@@ -58,9 +52,8 @@ from sweeps.train import DIGESTS, METRICS, STATE, Point
 
 POINTS_AT_ONCE = 50
 """Steps in one request, which may hold 1,000 metrics."""
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-ANSWER = 10.0
-"""Seconds in which a store must take up a connection."""
+ANSWER = 20.0
+"""Seconds in which a tracking server must answer."""
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
 
@@ -120,7 +113,10 @@ class MLflowRun:
         if not folder.exists():
             self._downloads.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=self._downloads) as partial:
-                os.replace(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=partial), folder)
+                copy = mlflow.artifacts.download_artifacts(
+                    artifact_uri=location, dst_path=partial, tracking_uri=self._client.tracking_uri
+                )
+                os.replace(copy, folder)
         return folder
 
     @answering
@@ -345,7 +341,8 @@ class MLflowTracker:
         # MLflow names each file anew: what was logged before a kill, or on a test set that has changed, would stay.
         for old in self._client.list_artifacts(run_id, "images"):
             if any(Path(old.path).name.startswith(f"{test}~") for test in tests):
-                artifacts: Any = get_artifact_repository(self._client.get_run(run_id).info.artifact_uri)
+                place = self._client.get_run(run_id).info.artifact_uri
+                artifacts: Any = get_artifact_repository(place, tracking_uri=self._client.tracking_uri)
                 artifacts.delete_artifacts(old.path)
         for path in sorted(strips.glob("*/*.png")):
             with Image.open(path) as image:
@@ -391,15 +388,15 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if uri.startswith("sqlite:"):
-            file = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
-            if not uri.startswith("sqlite:///") or file.name in ("", ":memory:"):
+            file = sqlite_file(uri)
+            if file is None or file.name in ("", ":memory:"):
                 raise ValueError("a store in memory is gone with the sweep")
             if not create and not file.exists():
                 raise FileNotFoundError("no such file; run a sweep first")
             file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(file)) as database:  # MLflow would try for 100 s to open what can't be opened
                 database.execute("PRAGMA schema_version")
-        require_listener(uri)
+        _require_answer(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own
@@ -413,20 +410,23 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         raise ValueError(
             f"the tracking URI must be a store that answers (sqlite:///FILE or http://HOST:PORT), got {shown}: {reason}"
         ) from error
-    mlflow.set_tracking_uri(uri)
     return client
 
 
-def require_listener(uri: str) -> None:
-    """Find out at once where nothing listens: MLflow tries again for up to 100 s.
+def _require_answer(uri: str) -> None:
+    """Ask once: MLflow would try again and again, for 100 s where a database refuses a connection.
 
     Raises:
-        OSError: no connection to the URI's host and port.
+        OSError, sqlalchemy.exc.SQLAlchemyError: there is no answer.
     """
-    address = urlparse(uri)
-    port = address.port or PORTS.get(address.scheme.partition("+")[0])
-    if address.hostname and port and not getproxies():
-        socket.create_connection((address.hostname, port), timeout=ANSWER).close()
+    if uri.startswith(("http://", "https://")):
+        requests.head(uri, timeout=ANSWER)
+    elif uri.startswith(("postgresql", "mysql", "mssql")):
+        engine = sqlalchemy.create_engine(uri)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
 
 
 def find_run(client: MlflowClient, key: str, downloads: Path) -> MLflowRun | None:
@@ -495,8 +495,9 @@ def refused(uri: str) -> bool:
     """Whether a tracking server wants other credentials than the client has.
 
     Raises:
-        MlflowException: it does not answer as MLflow's does.
+        OSError, MlflowException: it does not answer, or not as MLflow's does.
     """
+    _require_answer(uri)
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:

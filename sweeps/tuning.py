@@ -188,7 +188,7 @@ def current_values(stage: Stage, space: Space) -> Values:
     for each in space.ranges:
         if each.field not in known:
             raise ValueError(
-                f"--over must name a real-valued field that makes a difference to row {space.row!r} "
+                f"a search must vary a real-valued field that makes a difference to row {space.row!r} "
                 f"({', '.join(known)}); {got(each.field, known)}"
             )
         for bound in (each.low, each.high):

@@ -17,7 +17,7 @@ os.environ.update(CREDENTIALS)
 
 @pytest.fixture(autouse=True)
 def no_store_of_another_test():
-    """MLflow puts the store that a test opens into the environment, where the sweeps of later tests would find it."""
+    """MLflow can put a store into the environment, where the sweeps of later tests would find it."""
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 

@@ -131,11 +131,19 @@ def test_one_bad_image_among_many_is_named_and_counted(runs, faces_folder, cache
     assert_one_line(done, "http://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "nothing://here", "sqlite:////proc/nowhere/mlflow.db"])
-def test_a_tracking_store_that_cannot_be_reached(uri, faces_folder, cache, runs):
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://127.0.0.1:1", "Connection refused"),
+        ("nothing://here", "unsupported URI"),
+        ("sqlite:////proc/nowhere/mlflow.db", "No such file"),
+        ("postgresql+psycopg2://me@127.0.0.1:1/mlflow", "Connection refused"),
+    ],
+)
+def test_a_tracking_store_that_cannot_be_reached(uri, reason, faces_folder, cache, runs):
     faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
     done = ablation("--tracking-uri", uri, "--runs", runs, *faces, *SMALL, WHETSTONE_CACHE=str(cache))
-    assert_one_line(done, uri)
+    assert_one_line(done, uri, reason)
 
 
 def test_a_store_that_does_not_exist_is_not_made_by_reading(runs, faces_folder):

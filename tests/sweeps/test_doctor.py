@@ -619,6 +619,13 @@ def test_another_sweep_in_the_same_folder(request_of, tmp_path):
     assert is_ok(checkup.lock(tmp_path / "runs"))
 
 
+def test_a_runs_folder_that_is_a_file(request_of, tmp_path):
+    (tmp_path / "runs").touch()
+    findings = list(examine(request_of(), seeds=[1]))
+    assert "disk" in [finding.name for finding in findings]
+    assert {finding.name for finding in findings if finding.level == Level.WRONG} == {"tracking store", "runs"}
+
+
 def test_assets_that_the_sweep_would_download(request_of):
     absent = {finding.name for finding in examine(request_of(), seeds=[1]) if finding.level == Level.WARNING}
     assert absent == {"celeba-sample", "vgg16"}

@@ -79,9 +79,7 @@ def typed(monkeypatch, capfd):
 
     def run(command, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.run(command)
-        return left.value.code, *capfd.readouterr()
+        return cli.exit_code(command), *capfd.readouterr()
 
     return run
 
@@ -98,7 +96,7 @@ def junk(rng):
 
 
 def refusal(error, *parts):
-    """1 for what was refused as it should be: in words, in one line once `cli.fail` has it, with these parts."""
+    """1 for what was refused as it should be: in words, in one line once `cli.exit_code` has it, with these parts."""
     assert len(str(error).strip()) > 10
     for part in parts:
         assert str(part) in str(error)

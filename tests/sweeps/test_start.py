@@ -7,13 +7,20 @@ import sys
 from tiny import ROOT
 
 PROBE = """
-import json, sys
+import json, sweeps, sys
 from pathlib import Path
-import opentelemetry.proto, opentelemetry.sdk.metrics.export
-import sweeps.launch, sweeps.ray_engine
+from sweeps import launch
+for name in launch.IMPORTED_BY_BOTH:
+    __import__(name)
 before, folder = set(sys.modules), Path(sys.argv[1])
 {start}
 print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+OPEN_STORE = """
+from sweeps.tracking import MLflowTracker
+uri = f"sqlite:///{folder}/mlflow.db"
+MLflowTracker(uri=uri, artifacts=folder, experiment="e", provenance=None, downloads=folder)
 """
 
 
@@ -28,7 +35,7 @@ def imported_by(start, folder):
 def test_their_threads_import_nothing_in_common(tmp_path):
     """A module that two threads import at once can be half there for one of them."""
     ray = imported_by("sweeps.ray_engine.start_ray(folder)", tmp_path)
-    store = imported_by("from sweeps import tracking; tracking.connect(f'sqlite:///{folder}/mlflow.db')", tmp_path)
+    store = imported_by(OPEN_STORE, tmp_path)
     assert ray
     assert store
     assert ray & store == set()

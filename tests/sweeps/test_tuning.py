@@ -322,5 +322,5 @@ def test_a_failing_trial_is_out_and_the_others_go_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize("field", ["seed", "quality.x", "name"])
 def test_a_field_that_is_no_number_of_the_config_is_refused(field):
     space = Space(row="toy", ranges=(Range(field=field, low=0.0, high=1.0),))
-    with pytest.raises(ValueError, match=r"--over must name a real-valued field .* row 'toy' \(quality\); got"):
+    with pytest.raises(ValueError, match=r"a search must vary a real-valued field .* row 'toy' \(quality\); got"):
         current_values(BASE, space)
