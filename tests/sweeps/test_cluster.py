@@ -126,9 +126,7 @@ def test_what_a_cluster_is(joined, tmp_path):
 
 def test_nobody_else_can_read_the_token_of_a_ray_of_its_own(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    start = (
-        "import sys; from pathlib import Path; from sweeps.ray_engine import start_ray; start_ray(Path(sys.argv[1]))"
-    )
+    start = "from pathlib import Path; from sweeps.ray_engine import start_ray; start_ray(Path.home())"
     done = subprocess.run(
         [sys.executable, "-c", start], cwd=ROOT, env={**environment, "HOME": str(tmp_path)}, timeout=LIMIT
     )
