@@ -60,11 +60,18 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **quiet,
         **_session_folder(folder),
     )
-    atexit.register(ray.shutdown)  # before Ray's own, which waits for what workers print, and that goes to files here
+    atexit.register(_stop_ray)  # before Ray's own, which waits for what workers print, and that goes to files here
     cli.terminate_as_interrupt()  # Ray has a handler of its own
     with suppress(OSError):
         (Path.home() / ".ray" / "auth_token").chmod(0o600)  # Ray writes it for all users of the machine to read
     return context.dashboard_url or None
+
+
+def _stop_ray() -> None:
+    """Shut down, but for waiting a second for the autoscaler's monitor, which takes no notice of a SIGTERM."""
+    if ray.is_initialized():
+        ray._private.worker._global_node.kill_monitor(check_alive=False)
+        ray.shutdown()
 
 
 def _join(address: str, quiet: dict[str, Any]) -> str | None:
