@@ -377,7 +377,9 @@ def head(address: str) -> Finding:
             frame = connection.makefile("rb").read(9)
         if frame[3:4] != HTTP2_SETTINGS:
             found = f"{address} answers, but is not the port of a Ray head"
-    except (OSError, ValueError, OverflowError) as error:  # the last for a port that can't be one
+    except (ValueError, OverflowError):
+        found = f"an address is HOST:PORT, got {address}"
+    except OSError as error:
         found = f"nothing answers at {address}: {error}"
     if found:
         mend = "ray start --head --port=6379 on the head node, then --address HOST:6379"

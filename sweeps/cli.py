@@ -199,7 +199,7 @@ def first_cause(error: BaseException, *, hidden: str) -> str:
     while deeper := chain[-1].__context__:
         chain.append(deeper)
     error = next((each for each in reversed(chain) if isinstance(each, OSError)), error)
-    reason = " ".join(without_password(str(error).replace(hidden, "it")).split())
+    reason = " ".join(without_password(str(error).replace(hidden, without_password(hidden))).split())
     return reason[:300] or type(error).__name__
 
 

@@ -365,7 +365,7 @@ def summary(console: Console, sweep: Sweep) -> int:
         f"{len(failed)} failed, {len(skipped)} skipped."
     )
     if sweep.repeated:
-        console.print(f"{sweep.repeated:,} of the steps were done again: lost after the last checkpoint.")
+        console.print(f"{sweep.repeated:,} of these steps were done again: lost after the last checkpoint.")
     for stage in failed:
         console.print(f"failed:  {escape(stage.title)}", style="red")
     for stage in skipped:

@@ -14,10 +14,14 @@ def only_driver(runs: Path) -> Iterator[None]:
     """Hold the folder's lock. A killed driver's lock is gone with it.
 
     Raises:
-        ValueError: another sweep holds it.
+        ValueError: another sweep holds it, or the folder can't be written to.
     """
-    runs.mkdir(parents=True, exist_ok=True)
-    with _file(runs).open("a+") as lock:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        file = _file(runs).open("a+")
+    except OSError as error:
+        raise ValueError(f"--runs must be a folder that can be written to, got {runs}: {error.strerror}") from error
+    with file as lock:
         if not _take(lock):
             raise ValueError(
                 f"--runs must be a folder that no other sweep is using; {runs.resolve()} is in use by process "

@@ -92,7 +92,9 @@ def search(
                 ),
             )
             found.write(file)
-    launch.console.print("To train the rows with these values, give `python -m sweeps.ablation` the same options and")
+    launch.console.print(
+        "`python -m sweeps.ablation` trains the rows with these values, given the options of the study and"
+    )
     launch.console.print(f"    --weights {escape(str(file))}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
@@ -108,18 +110,19 @@ def _train_parents(launch: Launch, study: Study, base: Stage, tracker: "MLflowTr
 def _spaces(study: Study, rows: Sequence[str], over: Sequence[str]) -> list[Space]:
     """What to search: the study's own spaces, those of some rows, or given ranges of one row."""
     trained = {row.name: row for row in study.rows if row.stages[0].steps}
+    for row in rows:
+        cli.lookup(trained, row, "--row")
     if not over:
         known = {space.row: space for space in study.spaces}
         for row in rows:
-            if row in trained and row not in known:
+            if row not in known:
                 raise ValueError(
                     f"--row {row} needs --over FIELD=LOW..HIGH; study {study.name!r} has ranges of its own "
                     f"for {', '.join(known)}"
                 )
-        return [cli.lookup(known, row, "--row") for row in rows] or list(known.values())
+        return [known[row] for row in rows] or list(known.values())
     if len(rows) != 1:
         raise ValueError(f"--over needs one --row whose fields it names, got {len(rows)}")
-    cli.lookup(trained, rows[0], "--row")
     return [Space(row=rows[0], ranges=tuple(_range(text) for text in over))]
 
 
@@ -172,6 +175,8 @@ def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
             style="bold" if trial is best else "",
         )
     console.print(table)
+    if best and best.number == 0:
+        console.print("No trial was better than the row as it was.")
     spent = sum(trial.last_step() for trial in schedule.trials)
     full = schedule.full_steps()
     console.print(

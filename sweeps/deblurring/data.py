@@ -13,6 +13,7 @@ from datasets.kernels import KernelSet, load_kernels
 from datasets.splits import split_faces, without_overlap
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
 from sweeps.deblurring.learner import PROTOCOL
+from sweeps.naming import got
 from sweeps.stages import digest
 
 CELEBA_SAMPLE = "celeba-sample"
@@ -69,9 +70,9 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
             raise ValueError(
                 f"a test set's name must be 1 to 40 letters, digits, spaces, '_' or '-', got {name[:60]!r}"
             )
-    for source in (train, *tests.values()):
+    for option, source in [("--train-faces", train), *(("--test-faces", each) for each in tests.values())]:
         if source not in SOURCES and not (source and os.path.isdir(os.path.expanduser(source))):
-            raise FileNotFoundError(f"faces must be a folder or one of {', '.join(SOURCES)}, got {source}")
+            raise FileNotFoundError(f"{option} must be a folder or one of {', '.join(SOURCES)}; {got(source, SOURCES)}")
 
 
 def require_enough(config: DataConfig, train: str, count: int) -> None:

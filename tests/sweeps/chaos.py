@@ -38,7 +38,7 @@ PROCESSES = {"worker": WORKER, "raylet": "raylet"}
 """How the command lines of the processes below a driver begin, or the names of their programs."""
 BEGINNING = re.compile(r"(?P<stage>.+): running(, going on after step (?P<step>[\d,]+))?$")
 PROGRESS = re.compile(r"(?P<stage>.+): running, step (?P<step>[\d,]+)/")
-REPEATED = re.compile(r"(?P<steps>[\d,]+) of the steps were done again")
+REPEATED = re.compile(r"(?P<steps>[\d,]+) of these steps were done again")
 LOG_EVERY = 10
 """Steps between two points of a curve, as the quick preset has it."""
 LIMIT = 600.0

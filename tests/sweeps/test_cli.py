@@ -64,6 +64,7 @@ def assert_one_line(done, *parts):
         (["--budget", "0"], ["--budget", "0"]),
         (["--weights", "nowhere.json"], ["--weights", "nowhere.json", "No such file"]),
         (["--address", "ray://127.0.0.1:10001"], ["--address", "HOST:PORT", "ray://"]),
+        (["--address", "127.0.0.1"], ["--address", "HOST:PORT"]),
         (["--address", "127.0.0.1:1"], ["--address", "127.0.0.1:1"]),
         (["--address", "127.0.0.1:1", "--engine", "in-process"], ["--address", "in-process"]),
     ],
@@ -77,7 +78,7 @@ def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
     ("arguments", "parts"),
     [
         (["--trials", "1"], ["--trials", "1"]),
-        (["--row", "none"], ["--row must be one of loss-perceptual, loss-adversarial", "'none'"]),
+        (["--row", "none"], ["--row must be one of scales-1, ", "loss-adversarial; got 'none'"]),
         (["--over", "losses.structure=0.1..10"], ["--over needs one --row"]),
         (["--row", "multi-task", "--over", "losses.structure"], ["FIELD=LOW..HIGH", "'losses.structure'"]),
         (["--row", "multi-task", "--over", "losses.structure=2..1"], ["LOW < HIGH", "2..1"]),
