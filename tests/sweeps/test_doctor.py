@@ -438,8 +438,13 @@ def test_a_faulty_node(faulty, parts):
 
 
 def test_an_address_at_which_nothing_listens(closed_port):
-    for address in (f"127.0.0.1:{closed_port}", "nowhere", "127.0.0.1:port"):
-        assert is_wrong(checkup.head(address), f"nothing answers at {address}", "ray start --head")
+    address = f"127.0.0.1:{closed_port}"
+    assert is_wrong(checkup.head(address), f"nothing answers at {address}", "ray start --head")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "127.0.0.1:port"])
+def test_an_address_that_can_be_none(address):
+    assert is_wrong(checkup.head(address), f"an address is HOST:PORT, got {address}", "ray start --head")
 
 
 def test_an_address_of_another_program():
