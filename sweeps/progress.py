@@ -106,6 +106,7 @@ class Progress:
         room = max(self._console.width - sum(numbers) - len(numbers), 1)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         with_bar = room - BAR - 1 >= max(cell_len(row[0]) for row in [HEADINGS, *rows])
+        room -= BAR + 1 if with_bar else 0
         table.add_column(HEADINGS[0], no_wrap=True)
         for heading in HEADINGS[1:]:
             table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
@@ -147,7 +148,7 @@ def _depth_first(stages: Sequence[Stage]) -> list[Stage]:
 def _values(stage: Stage) -> str:
     """What a trial tries."""
     values = json.loads(dict(stage.labels).get(LABEL_VALUES, "{}"))
-    return ", ".join(f"{field} {value:.3g}" for field, value in values.items())
+    return ", ".join(f"{field.split('.')[-1]} {value:.3g}" for field, value in values.items())
 
 
 def _shortened(name: str, width: int) -> str:

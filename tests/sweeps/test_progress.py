@@ -7,16 +7,18 @@ from sweeps.progress import Progress
 from sweeps.sweep import State
 
 
+@pytest.mark.parametrize("note", ["", "a note longer than any terminal is wide " * 5])
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
-def test_no_number_is_cut_however_narrow_the_terminal(tiny_study, width):
+def test_no_number_is_cut_however_narrow_the_terminal(tiny_study, width, note):
     console = Console(width=width, height=40, force_terminal=True, record=True, color_system=None)
     progress = Progress(console, tiny_study.stages())
     for stage in tiny_study.stages():
-        progress.update(stage, State.RUNNING, 1, {"validation/psnr": 23.04}, "")
+        progress.update(stage, State.RUNNING, 1, {"validation/psnr": 23.04}, note)
     console.print(progress._table())
     lines = console.export_text().splitlines()
     shown = [line for line in lines if "running" in line]
     assert len(shown) == 6
+    assert "val. dB left" in lines[0]
     assert sum("1/4" in line and "23.04" in line for line in shown) == 3
     assert all(len(line.rstrip()) <= width for line in lines)
     assert ("━" in "".join(lines)) == (width >= 100)
