@@ -1,12 +1,12 @@
 """What these tests share: the programs they run, and the options that other programs would read."""
 
 import importlib
-import os
 import shutil
 import sysconfig
 import warnings
 
 import pytest
+from tiny import missing
 
 
 def read_options(command):
@@ -34,11 +34,6 @@ def read_options(command):
 def parse():
     """A function that has a command's own program read its options; nothing is run. An unknown option raises."""
     return read_options
-
-
-def missing(what):
-    """Skip the test, with the reason; CI must have everything."""
-    pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from mlflow import MlflowClient
 from nodes import HEAD, LIMIT, ray_node, wait_for
-from tiny import command, options, python
+from tiny import command, missing, options, python
 
 PASSWORD = "correct-horse-battery"
 PLACES = 4
@@ -32,7 +32,7 @@ def free_port():
 def program_of_postgresql(name):
     """Debian keeps these outside the PATH."""
     found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
-    return found or pytest.skip(f"{name} is not installed: apt-get install postgresql")
+    return found or missing(f"{name} is not installed: apt-get install postgresql")
 
 
 @pytest.fixture(scope="module")
