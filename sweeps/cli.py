@@ -98,8 +98,9 @@ def run(command: click.Command) -> None:
 
 
 def terminate_as_interrupt() -> None:
-    """A plain `kill` is an interrupt too: what is open is closed."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """A plain `kill` is an interrupt too: what is open is closed. Not by way of SIGINT, which scripts ignore for what they
+    start in the background."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def exit_code(command: click.Command) -> int:

@@ -240,6 +240,25 @@ def test_killed_in_mid_stage_it_goes_on_to_the_same_bits(swept, cache, faces_fol
             assert torch.equal(tensor, states[stage][name]), (stage, name)
 
 
+@pytest.mark.parametrize("engine", ["in-process", "ray"])
+def test_a_plain_kill_closes_what_is_open_also_in_the_background_of_a_script(cache, faces_folder, tmp_path, engine):
+    """A shell without job control starts such commands with SIGINT ignored."""
+    runs = tmp_path / "runs"
+    start = command(cache, *options(faces_folder, runs, **{"schedule.content": 3000}), "--engine", engine)
+    background = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN), "stderr": subprocess.STDOUT}
+    with subprocess.Popen(**start, **background, stdout=subprocess.PIPE, bufsize=1) as driver:
+        for line in driver.stdout:
+            if "multi-task · content · seed 1: running" in line:
+                driver.terminate()
+                break
+        rest = driver.stdout.read()
+    assert driver.returncode == 130, rest
+    assert "Interrupted. The same command goes on from the last checkpoints." in rest
+    statuses = {run.info.status for run in all_runs(MlflowClient(f"sqlite:///{runs / 'mlflow.db'}"))}
+    assert "RUNNING" not in statuses
+    assert "KILLED" in statuses
+
+
 def report(runs, out):
     done = python(runs, "analysis", "report", "--runs", runs, "--out", out)
     assert done.returncode == 0, done.stderr
