@@ -5,6 +5,7 @@ how far, is the schedule's decision. All of it runs in the driver's process.
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ from sweeps.train import HISTORY, Job, Point, checkpoints
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is tried again before the sweep gives up."""
+
+TELL_EVERY = 10.0
+"""Seconds between two messages to the store about a running stage. One per report would keep a distant store, and with
+it the driver, too busy for many trials."""
 
 
 class State(StrEnum):
@@ -129,6 +134,7 @@ class Sweep:
         schedule: what runs next.
         rows: for a stage key, the names of the table rows that are read from it.
         patience: seconds for which a store that does not answer is tried again.
+        tell_every: seconds for which a running stage's points are gathered.
     """
 
     def __init__(
@@ -142,6 +148,7 @@ class Sweep:
         schedule: Schedule,
         rows: dict[str, list[str]],
         patience: float = PATIENCE,
+        tell_every: float = TELL_EVERY,
     ) -> None:
         self.stages: dict[str, Stage] = {}
         self.states: dict[str, State] = {}
@@ -152,12 +159,15 @@ class Sweep:
         self.evaluated: list[Stage] = []
         self.trained: list[Stage] = []
         self._tests, self._tracker, self._view, self._folder = tests, tracker, view, folder
-        self._schedule, self._rows, self._patience = schedule, rows, patience
+        self._schedule, self._rows = schedule, rows
+        self._patience, self._tell_every = patience, tell_every
         self._found: dict[str, Found] = {}
         self._position: dict[str, int] = {}
         self._how: dict[str, str] = {}
         self._reached: dict[str, int] = {}
         self._until: dict[str, int] = {}
+        self._untold: dict[str, dict[int, dict[str, float]]] = {}
+        self._told_at: dict[str, float] = {}
         self._unrecorded: dict[str, str | None] = {}
         self._silent_since: float | None = None
         for stage in stages:
@@ -196,6 +206,7 @@ class Sweep:
         self._silent_since = None
         self._until[stage.key] = until
         self._position[stage.key] = 0
+        self._untold[stage.key], self._told_at[stage.key] = {}, -math.inf
         self._how[stage.key] = _how(job)
         self.become(stage, State.RUNNING, note=self._how[stage.key])
         return job
@@ -217,11 +228,13 @@ class Sweep:
         self.repeated += max(0, min(here, self._reached[key]) - before)
         self._reached[key] = max(self._reached[key], here)
         self._schedule.hear(stage, here, metrics)
+        self._untold[key][step] = metrics  # a lost worker's steps come again
         note = ""
-        try:
-            self._tracker.log(stage, [(step, metrics)])
-        except StoreError as error:  # the result has the whole history
-            note = f"not recorded yet: {error}"
+        if time.monotonic() - self._told_at[key] >= self._tell_every:
+            try:
+                self._tell(stage)
+            except StoreError as error:
+                note = f"not recorded yet: {error}"
         self._view.update(stage, State.RUNNING, here, metrics, note)
 
     def complete(self, key: str, failure: str | None = None) -> None:
@@ -235,6 +248,7 @@ class Sweep:
         for stage in self.all_in(State.RUNNING):
             open_or_waiting = True
             try:
+                self._tell(stage)
                 self._tracker.end(stage, None, None)
             except StoreError:
                 break  # the next start closes them
@@ -281,6 +295,10 @@ class Sweep:
             until=until if until < stage.steps else None,
         )
 
+    def _tell(self, stage: Stage) -> None:
+        self._tracker.log(stage, list(self._untold[stage.key].items()))
+        self._untold[stage.key], self._told_at[stage.key] = {}, time.monotonic()
+
     def _record_all(self) -> None:
         """Tell the store of the jobs that are over, unless it does not answer: then later."""
         for key, failure in list(self._unrecorded.items()):
@@ -307,6 +325,7 @@ class Sweep:
         if failure is None and not (result / HISTORY).exists():
             failure = f"there is no result in {folder}: --runs must be a folder that all nodes share"
         if failure is not None:
+            self._tell(stage)
             self._tracker.end(stage, None, failure)
             self._fail(stage, failure)
             return

@@ -61,7 +61,7 @@ def make(study, tmp_path):
     tracker = MemoryTracker(tmp_path)
     tracker.fingerprint = study.tests[0].fingerprint
 
-    def sweep(changed=study, patience=0.0):
+    def sweep(changed=study, patience=0.0, tell_every=0.0):
         stages = changed.stages()
         return Sweep(
             stages=stages,
@@ -72,6 +72,7 @@ def make(study, tmp_path):
             schedule=LongestChainFirst(stages),
             rows={},
             patience=patience,
+            tell_every=tell_every,
         )
 
     return tracker, sweep
@@ -215,6 +216,24 @@ def test_steps_lost_with_a_worker_are_counted(tiny_study, tmp_path):
     for step in (2, 3, 4):
         state.report(stage.key, step, {"loss/total": 1.0})
     assert (state.executed, state.repeated) == (6, 2)
+
+
+@pytest.mark.parametrize("ends", ["stopped", "failed"])
+def test_points_are_gathered_and_told_once_at_the_latest_when_the_stage_ends(tiny_study, tmp_path, ends, monkeypatch):
+    tracker, sweep = make(tiny_study, tmp_path)
+    messages = []
+    monkeypatch.setattr(tracker, "log", lambda stage, points: messages.append(points))
+    state = sweep(tell_every=math.inf)
+    stage = state.take().stage
+    for step in (1, 2, 3, 2, 3, 4):  # its worker died after step 3; the last checkpoint was of step 1
+        state.report(stage.key, step, {"loss/total": float(step)})
+    assert messages == [[(1, {"loss/total": 1.0})]]
+    if ends == "failed":
+        state.complete(stage.key, failure="broken")
+    else:
+        state.stop()
+    assert messages[1:] == [[(step, {"loss/total": float(step)}) for step in (2, 3, 4)]]
+    assert tracker.events[-1] == (ends, stage.name)
 
 
 def test_an_interrupted_sweep_closes_its_open_runs(tiny_study, tmp_path):
