@@ -60,6 +60,8 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **quiet,
         **_session_folder(folder),
     )
+    # It reads all logs ten times a second, for a driver that wants none.
+    ray._private.worker._global_node.kill_log_monitor(check_alive=False)
     atexit.register(_stop_ray)  # before Ray's own, which waits for what workers print, and that goes to files here
     cli.terminate_as_interrupt()  # Ray has a handler of its own
     with suppress(OSError):
