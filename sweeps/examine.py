@@ -131,13 +131,13 @@ def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
         if head.level == Level.WRONG:
             yield head
             return None
-    from sweeps import ray_engine
+    from sweeps import ray_cluster
 
     try:
-        ray_engine.start_ray(request.runs, request.cluster)
+        ray_cluster.start_ray(request.runs, request.cluster)
         folder = checkup.existing(request.runs)
-        reports = ray_engine.survey(folder)
-        here = ray_engine.describe_node("here", folder)
+        reports = ray_cluster.survey(folder)
+        here = ray_cluster.describe_node("here", folder)
     except Exception as error:  # Ray raises its own, and those of its tasks
         reason = str(error).strip().splitlines()[-1][:300]
         mend = "ray status, on the head node; the same environment and checkout on all nodes"
@@ -146,7 +146,7 @@ def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
     yield Finding(name="cluster", level=Level.OK, found=f"{request.cluster}, nodes: {len(reports)}")
     for report in reports:
         yield checkup.node(report, here, request.runs.resolve())
-    return ray_engine.cluster()
+    return ray_cluster.cluster()
 
 
 def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage]) -> Iterator[Finding]:

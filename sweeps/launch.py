@@ -38,8 +38,15 @@ if TYPE_CHECKING:
     from sweeps.tracking import MLflowTracker
 
 
-IMPORTED_BY_BOTH = ("opentelemetry.proto", "opentelemetry.sdk.metrics.export", "sweeps.ray_engine")
-"""By the start of Ray and by the tracker."""
+IMPORTED_BY_BOTH = (
+    "opentelemetry.proto",
+    "opentelemetry.sdk.metrics.export",
+    "sweeps.ray_cluster",
+    "ray._common.usage.usage_lib",
+    "ray.dashboard",
+    "socketserver",
+)
+"""By the start of Ray, and by the tracker or the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +168,10 @@ class Launch:
         """Where trials run; a cluster is joined."""
         if self.request.cluster is None:
             return this_machine()
-        from sweeps import ray_engine
+        from sweeps import ray_cluster
 
-        self._say_dashboard(ray_engine.start_ray(self.request.runs, self.request.cluster))
-        return ray_engine.cluster()
+        self._say_dashboard(ray_cluster.start_ray(self.request.runs, self.request.cluster))
+        return ray_cluster.cluster()
 
     @cached_property
     def device(self) -> str:
@@ -205,13 +212,13 @@ class Launch:
         settings = self.settings(resources)
         if self.request.engine == "in-process":
             return InProcessEngine(settings)
-        from sweeps import ray_engine
+        from sweeps import ray_cluster, ray_engine
 
         files = {}
         if self.request.cluster is None:
             self._say_dashboard(self._start_ray())
         else:
-            for node in ray_engine.survey(self.request.runs):
+            for node in ray_cluster.survey(self.request.runs):
                 if not node.sees_runs:
                     raise ValueError(f"--runs must be a folder that all nodes share; {node.name} does not see it")
             files = files_of(self.data, self.config.backbone if self._backbone(study) else None, self.cache)
@@ -227,7 +234,8 @@ class Launch:
     ) -> "MLflowTracker":
         """The store, open for this study.
 
-        With `beside_ray`, Ray starts while a new store is made: both take seconds, of which much is waiting.
+        With `beside_ray`, Ray starts while a new store is made and Tune is imported: both take seconds, of which much
+        is waiting.
         """
         request = self.request
         commit, dirty = git_state()
@@ -263,6 +271,7 @@ class Launch:
             import_module(name)
         with ThreadPoolExecutor(1) as other:
             store = other.submit(open_store)
+            other.submit(import_module, "sweeps.ray_engine")
             self._start_ray()  # in this thread, with which Ray's processes end
             return store.result()
 
@@ -274,9 +283,9 @@ class Launch:
     def _start_ray(self) -> str | None:
         """Start this machine's Ray, once; where it shows itself."""
         if self._dashboard is None:
-            from sweeps import ray_engine
+            from sweeps import ray_cluster
 
-            self._dashboard = ray_engine.start_ray(self.request.runs) or ""
+            self._dashboard = ray_cluster.start_ray(self.request.runs) or ""
         return self._dashboard
 
     def say_where(self) -> None:
@@ -312,10 +321,10 @@ class Launch:
         return any(isinstance(stage.config, TrainingStage) and stage.config.backbone for stage in study.stages())
 
     def _say_dashboard(self, address: str | None) -> None:
-        from sweeps import ray_engine
+        from sweeps import ray_cluster
 
         if address:
-            self.console.print(f"Ray dashboard   http://{address}   {ray_engine.token_hint()}", highlight=False)
+            self.console.print(f"Ray dashboard   http://{address}   {ray_cluster.token_hint()}", highlight=False)
 
     def _require_effect(self) -> None:
         """Refuse a `--set` of what the study's rows decide: it would be ignored in silence."""

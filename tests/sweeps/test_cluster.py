@@ -93,11 +93,11 @@ def test_the_stage_of_a_lost_node_goes_on_elsewhere_from_its_checkpoint(head, lo
 @pytest.fixture
 def joined(head, tmp_path):
     """This process, joined to the cluster by the engine's own means."""
-    from sweeps import ray_engine
+    from sweeps import ray_cluster
 
-    ray_engine.start_ray(tmp_path, head.address)
-    yield ray_engine
-    ray_engine.ray.shutdown()
+    ray_cluster.start_ray(tmp_path, head.address)
+    yield ray_cluster
+    ray_cluster.ray.shutdown()
 
 
 def test_a_node_without_the_files_is_sent_them(joined, tiny_data, cache, tmp_path):
@@ -126,7 +126,7 @@ def test_what_a_cluster_is(joined, tmp_path):
 
 def test_nobody_else_can_read_the_token_of_a_ray_of_its_own(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    start = "from pathlib import Path; from sweeps.ray_engine import start_ray; start_ray(Path.home())"
+    start = "from pathlib import Path; from sweeps.ray_cluster import start_ray; start_ray(Path.home())"
     done = subprocess.run(
         [sys.executable, "-c", start], cwd=ROOT, env={**environment, "HOME": str(tmp_path)}, timeout=LIMIT
     )

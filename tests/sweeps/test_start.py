@@ -1,4 +1,4 @@
-"""Ray and the tracking store start beside each other (`Launch.tracker`)."""
+"""Ray starts beside the tracking store and the import of Tune (`Launch.tracker`)."""
 
 import json
 import subprocess
@@ -17,10 +17,11 @@ before, folder = set(sys.modules), Path(sys.argv[1])
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
-OPEN_STORE = """
+BESIDE = """
 from sweeps.tracking import MLflowTracker
 uri = f"sqlite:///{folder}/mlflow.db"
 MLflowTracker(uri=uri, artifacts=folder, experiment="e", provenance=None, downloads=folder)
+import sweeps.ray_engine
 """
 
 
@@ -34,8 +35,8 @@ def imported_by(start, folder):
 
 def test_their_threads_import_nothing_in_common(tmp_path):
     """A module that two threads import at once can be half there for one of them."""
-    ray = imported_by("sweeps.ray_engine.start_ray(folder)", tmp_path)
-    store = imported_by(OPEN_STORE, tmp_path)
+    ray = imported_by("sweeps.ray_cluster.start_ray(folder)", tmp_path)
+    other = imported_by(BESIDE, tmp_path)
     assert ray
-    assert store
-    assert ray & store == set()
+    assert other
+    assert ray & other == set()
