@@ -1,22 +1,16 @@
 """The study of Tables 1 and 2 whose stages do everything but train: they restore no image and take no step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from PIL import Image
-
-from sweeps.deblurring.learner import METRICS, STRIPS
-from sweeps.estimate import start_moments
-from sweeps.learner import Config, Evaluation, Learner, Stateful, Test
-from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
+from sweeps.deblurring.data import image_counts
+from sweeps.learner import Config, Learner
 from sweeps.stages import Stage, Study
-from sweeps.stand_in import image_counts
 from sweeps.studies import STUDIES, Inputs, tables
 
-LOSSES = ("total", "content", "structure", "perceptual", "adversarial", "discriminator")
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +21,10 @@ class Idle:
     images: int
     image_size: int
 
-    def learner(self, *, seed: int, device: torch.device, cache: Path) -> "IdleLearner":
+    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
         """An `IdleLearner` around the stage's own."""
+        from benchmarks.idle_learner import IdleLearner
+
         return IdleLearner(self, self.of.learner(seed=seed, device=device, cache=cache))
 
     def smaller(self) -> "tuple[Idle, float]":
@@ -38,42 +34,6 @@ class Idle:
     def idle_fields(self) -> frozenset[str]:
         """None."""
         return frozenset()
-
-
-class IdleLearner:
-    """Holds the networks, optimisers, data and features of a real learner, so that its states have their size."""
-
-    def __init__(self, config: Idle, learner: Learner) -> None:
-        self.state: Mapping[str, Stateful] = learner.state
-        self.model = learner.model
-        self._config = config
-        self._losses = {name: torch.tensor(1.0) for name in LOSSES}
-        for part in learner.state.values():
-            if isinstance(part, torch.optim.Optimizer):
-                start_moments(part)
-
-    def step(self) -> dict[str, torch.Tensor]:
-        """As many losses as a real step can have."""
-        return self._losses
-
-    def validate(self) -> dict[str, float]:
-        """What a real validation gives."""
-        return {"psnr": 20.0, "gain": 0.0}
-
-    def evaluate(self, test: Test) -> Evaluation:
-        """Rows and strips of the real number and size; noise, the hardest to compress."""
-        config, rng = self._config, np.random.default_rng(0)
-        size = (config.image_size, 3 * config.image_size, 3)
-        return Evaluation(
-            per_image={
-                COLUMN_IMAGE: list(range(config.images)),
-                COLUMN_CONDITION: list(range(config.images)),
-                **{name: rng.uniform(size=config.images).tolist() for name in METRICS},
-                "kernel_size": list(range(config.images)),
-            },
-            metrics=METRICS,
-            strips=[Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)) for _ in range(STRIPS)],
-        )
 
 
 def idle_tables(inputs: Inputs) -> Study:

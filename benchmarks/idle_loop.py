@@ -7,8 +7,9 @@ import click
 
 from benchmarks import idle
 from sweeps import cli
+from sweeps.job import STATE, Job
 from sweeps.launch import Launch, Request
-from sweeps.train import STATE, Job, train_stage
+from sweeps.train import train_stage
 
 idle.register()
 

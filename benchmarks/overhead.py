@@ -20,12 +20,13 @@ from benchmarks import plain_tune
 from benchmarks.comparison import Comparison, Way, side_by_side
 from benchmarks.toy import METRICS, STEPS, Toy
 from sweeps.engine import Engine, InProcessEngine
+from sweeps.job import Job, Settings
 from sweeps.provenance import Provenance
 from sweeps.resources import Resources
 from sweeps.stages import Stage
 from sweeps.sweep import LongestChainFirst, State, Sweep
 from sweeps.tracking import MLflowTracker, connect
-from sweeps.train import Job, Settings, train_stage
+from sweeps.train import train_stage
 
 STAGES = 40
 CORES = 2

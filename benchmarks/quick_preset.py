@@ -25,10 +25,12 @@ from PIL import Image
 
 from benchmarks.comparison import Comparison, Way, side_by_side
 from sweeps.cli import ROOT
-from sweeps.estimate import estimate, measure_all
+from sweeps.deblurring.data import image_counts
+from sweeps.estimate import estimate
+from sweeps.measure import measure_all
 from sweeps.presets import quick
 from sweeps.stages import Study
-from sweeps.stand_in import image_counts, stand_in_data
+from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
 
 TRIALS_AT_ONCE = 2

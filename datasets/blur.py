@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from datasets.faces import FaceSet
 from datasets.kernels import KernelSet
+from datasets.test_images import images_digest
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
@@ -88,8 +88,7 @@ class BlurredTestSet:
     @property
     def digest(self) -> str:
         """Digest of everything the images follow from; the name is not part of it."""
-        content = f"{self.faces.digest} {self.kernels.digest} {self.noise!r} {self.seed}"
-        return sha256(content.encode()).hexdigest()[:16]
+        return images_digest(self.faces, self.kernels, noise=self.noise, seed=self.seed)
 
     def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All images, kernel by kernel, in batches of at most `batch_size`."""

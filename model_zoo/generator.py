@@ -1,16 +1,12 @@
 """The multi-scale, multi-task deblurring network of Shen et al. 2019, and the maps its two tasks work on."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Resample = Literal["bicubic", "bilinear"]
-StructureInput = Literal["both", "sum", "random", "shared"]
-Initialisation = Literal["default", "identity"]
-IDENTITY_WIDTH = 6
-"""Channels that carry an image through the identity: three of each sign."""
+from model_zoo.options import IDENTITY_WIDTH, Initialisation, Resample, StructureInput
 
 _CHANNELS = 3  # of an image, and of its gradient
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Backbone = Literal["vgg16", "vgg19"]
+from model_zoo.options import Backbone
 
 # torchvision's layer list, and the index of the ReLU after conv1_2, 2_2, 3_2, 4_2 and 5_2 in it.
 _BACKBONES = {"vgg16": ("D", (3, 8, 13, 20, 27)), "vgg19": ("E", (3, 8, 13, 22, 31))}

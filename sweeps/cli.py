@@ -98,8 +98,8 @@ def run(command: click.Command) -> None:
 
 
 def terminate_as_interrupt() -> None:
-    """A plain `kill` is an interrupt too: what is open is closed. Not by way of SIGINT, which scripts ignore for what they
-    start in the background."""
+    """A plain `kill` is an interrupt too: what is open is closed. Not by way of SIGINT, which shell scripts ignore for
+    what they start in the background."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -6,8 +6,8 @@ import traceback
 from functools import partial
 from typing import Protocol
 
+from sweeps.job import Job, Report, Settings
 from sweeps.sweep import Sweep
-from sweeps.train import Job, Report, Settings, train_stage
 
 TRACEBACK = "error.txt"
 
@@ -40,6 +40,8 @@ def attempt(job: Job, settings: Settings, report: Report) -> str | None:
 
     Under WHETSTONE_DEBUG=1 the exception goes through, for a debugger.
     """
+    from sweeps.train import train_stage  # with PyTorch, which a driver that trains nothing itself can do without
+
     try:
         train_stage(job, settings, report)
     except Exception as error:

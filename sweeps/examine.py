@@ -15,8 +15,8 @@ from sweeps import checkup, cli
 from sweeps.checkup import Finding, Level
 from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
-from sweeps.estimate import checkpoint_bytes
 from sweeps.launch import Launch, Request
+from sweeps.measure import checkpoint_bytes
 from sweeps.resources import Machine, chains_at_once, share_out
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data

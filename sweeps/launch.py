@@ -12,16 +12,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 
 from datasets import assets
 from sweeps import cli
 from sweeps.deblurring.config import DeblurConfig, TrainingStage
-from sweeps.deblurring.data import DeblurData, check_sources, files_of, planned_data, prepare_data
+from sweeps.deblurring.data import (
+    DeblurData,
+    check_sources,
+    files_of,
+    image_counts,
+    planned_data,
+    prepare_data,
+)
 from sweeps.engine import Engine, InProcessEngine
-from sweeps.estimate import Cost, Estimate, estimate, measure_all
+from sweeps.estimate import Cost, Estimate, estimate
+from sweeps.job import Settings
 from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
@@ -29,10 +36,8 @@ from sweeps.progress import Progress
 from sweeps.provenance import Provenance, code_digest, git_state
 from sweeps.resources import Machine, Resources, resolve_device, share_out, this_machine
 from sweeps.stages import Stage, Study
-from sweeps.stand_in import image_counts, stand_in_data
 from sweeps.studies import STUDIES, Inputs
 from sweeps.sweep import Schedule, State, StoreError, Sweep
-from sweeps.train import Settings
 
 if TYPE_CHECKING:
     from sweeps.tracking import MLflowTracker
@@ -44,7 +49,11 @@ IMPORTED_BY_BOTH = (
     "sweeps.ray_cluster",
     "ray._common.usage.usage_lib",
     "ray.dashboard",
+    "argparse",
+    "gzip",
+    "pkgutil",
     "socketserver",
+    "timeit",
 )
 """By the start of Ray, and by the tracker or the engine."""
 
@@ -123,6 +132,11 @@ class Launch:
         Raises:
             ValueError: the steps would run on GPUs that this machine does not have.
         """
+        import torch
+
+        from sweeps.measure import measure_all
+        from sweeps.stand_in import stand_in_data
+
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--plan and --budget time steps on this machine, which must have a GPU as the cluster has")
         self.console.print("Timing a few steps of each kind of stage …")
@@ -241,6 +255,8 @@ class Launch:
         commit, dirty = git_state()
         here = f"{platform.machine()}, threads: {resources.cpus}"
         if self.device == "cuda":
+            import torch
+
             here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
         provenance = Provenance(
             study=study.name,

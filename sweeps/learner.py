@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Test(Protocol):
@@ -52,10 +54,10 @@ class Learner(Protocol):
         """All that a checkpoint must hold. A child takes over what its parent has too, and starts the rest afresh."""
 
     @property
-    def model(self) -> torch.nn.Module | None:
+    def model(self) -> "torch.nn.Module | None":
         """The network that users load; none for an untrained row."""
 
-    def step(self) -> dict[str, torch.Tensor]:
+    def step(self) -> "dict[str, torch.Tensor]":
         """Do one optimisation step; return its loss terms, detached, the sum as `total`."""
 
     def validate(self) -> dict[str, float]:
@@ -70,7 +72,7 @@ class Config(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
+    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
         """A fresh learner; data come from `cache` by digest."""
 
     def smaller(self) -> "tuple[Config, float]":

@@ -22,9 +22,9 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sweeps.engine import attempt
+from sweeps.job import Job, Settings
 from sweeps.resources import Resources
 from sweeps.sweep import State, Sweep
-from sweeps.train import Job, Settings
 
 CLUSTER_AGE = 5.0
 """Seconds."""

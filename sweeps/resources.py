@@ -1,10 +1,10 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from pathlib import Path
 
 from sweeps.stages import Stage
 
@@ -25,9 +25,20 @@ class Machine:
 
 def this_machine() -> Machine:
     """The cores and GPUs that this process may use."""
-    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    cores = len(os.sched_getaffinity(0))
+    if not _may_have_gpus():
+        return Machine(cores=cores, largest_node=cores, gpus=0)
+    import torch
+
+    gpus = torch.cuda.device_count()
     memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
     return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory)
+
+
+def _may_have_gpus() -> bool:
+    """Whether PyTorch has to be asked, whose import takes a second: not on a Linux without any driver's device."""
+    drivers = ("nvidia*", "nvhost*", "kfd", "dxg")  # NVIDIA's, its Jetsons', AMD's, Windows' for its Linux
+    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in drivers)
 
 
 @dataclass(frozen=True, kw_only=True)

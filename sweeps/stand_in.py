@@ -12,11 +12,9 @@ from torch import Tensor
 from datasets import assets
 from datasets.faces import face_set, store_faces
 from datasets.kernels import load_kernels
-from model_zoo.perceptual import Backbone
+from model_zoo.options import Backbone
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
 from sweeps.deblurring.data import DEFAULT_TEST, TEST_KERNELS, TEST_NOISE, TRAINING_KERNELS, DeblurData
-from sweeps.deblurring.learner import VALIDATION_IMAGES
-from sweeps.estimate import ImageCounts
 
 FACES = 2
 
@@ -42,12 +40,6 @@ def stand_in_data(config: DataConfig, tests: Mapping[str, str], backbone: Backbo
         names={},
         notes=(),
     )
-
-
-def image_counts(config: DataConfig, *, tests: int, validate_every: int) -> ImageCounts:
-    """What a stage restores to be validated and evaluated, with `tests` full test sets; small folders have fewer."""
-    per_test = config.test_faces * len(config.kernel_sizes) * config.test_kernels_per_size
-    return ImageCounts(validate_every=validate_every, validation_images=VALIDATION_IMAGES, test_images=tests * per_test)
 
 
 def _write_weights(backbone: Backbone, folder: Path) -> None:

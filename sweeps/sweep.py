@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from sweeps.job import HISTORY, Job, Point, checkpoints
 from sweeps.learner import Test
 from sweeps.stages import Stage
-from sweeps.train import HISTORY, Job, Point, checkpoints
 
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is tried again before the sweep gives up."""

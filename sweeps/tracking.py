@@ -44,11 +44,11 @@ from PIL import Image
 
 from sweeps import record
 from sweeps.cli import first_cause, sqlite_file, without_password
+from sweeps.job import DIGESTS, METRICS, STATE, Point
 from sweeps.naming import got
 from sweeps.provenance import Provenance
 from sweeps.stages import Stage, Values
 from sweeps.sweep import StoreError
-from sweeps.train import DIGESTS, METRICS, STATE, Point
 
 POINTS_AT_ONCE = 50
 """Steps in one request, which may hold 1,000 metrics."""

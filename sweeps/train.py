@@ -9,11 +9,10 @@ import io
 import json
 import math
 import os
-import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,67 +22,26 @@ import torch
 from safetensors.torch import save_file
 
 from sweeps import record
-from sweeps.learner import Learner, Test
+from sweeps.job import (
+    CHECKPOINTS_KEPT,
+    CONFIG,
+    DIGESTS,
+    HISTORY,
+    METRICS,
+    STATE,
+    WEIGHTS,
+    Job,
+    Point,
+    Report,
+    Settings,
+    checkpoints,
+)
+from sweeps.learner import Learner
 from sweeps.stages import Stage
-
-CHECKPOINTS_KEPT = 2
-WEIGHTS = "weights.safetensors"
-CONFIG = "config.json"
-STATE = "state.pt"
-METRICS = "metrics.json"
-HISTORY = "history.json"
-DIGESTS = "digests.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What can't change a result: where and how often. Intervals are in steps."""
-
-    cache: Path
-    device: str = "cpu"
-    threads: int = 1
-    log_every: int = 10
-    validate_every: int = 50
-    checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        # Else the first point after a resume would average fewer steps than in an undisturbed run.
-        for name in ("validate_every", "checkpoint_every"):
-            if (value := getattr(self, name)) % self.log_every:
-                raise ValueError(f"{name} must be a multiple of log_every ({self.log_every}), got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One stage to train and the test sets to evaluate at its end.
-
-    `start` is the state file to start from: the parent's final state, or the stage's own where it is `trained` already
-    and only evaluation is missing. Checkpoints and the result are written under `folder`. `until` is the step, counted
-    from the stage's own start, at which to pause: training ends there with a validation and a checkpoint. None: the
-    stage's end, where it is evaluated and has a result.
-    """
-
-    stage: Stage
-    tests: tuple[Test, ...]
-    folder: Path
-    start: Path | None = None
-    trained: bool = False
-    until: int | None = None
-
-    @property
-    def result(self) -> Path:
-        """Folder with the final model, metrics, per-image metrics and strips."""
-        return self.folder / "result"
 
 
 class NonFiniteError(RuntimeError):
     """A loss or a metric became NaN or infinite."""
-
-
-Point = tuple[int, dict[str, float]]
-"""A global step and the metrics there."""
-
-Report = Callable[[int, dict[str, float]], None]
 
 
 def train_stage(job: Job, settings: Settings, report: Report) -> None:
@@ -209,12 +167,6 @@ def _state_of(stage: Stage, path: Path) -> dict[str, Any]:
     if content["stage"] != stage.key:
         raise IncompleteStateError(f"{path} is of another stage ({content['stage']})")
     return content
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a stage, oldest first."""
-    found = [path for path in folder.glob("checkpoint-*.pt") if re.fullmatch(r"checkpoint-\d+\.pt", path.name)]
-    return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
 def _write_checkpoint(job: Job, learner: Learner, step: int, history: list[Point]) -> None:

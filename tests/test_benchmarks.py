@@ -11,10 +11,11 @@ from rich.console import Console
 from benchmarks import comparison, idle
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
+from sweeps.job import Job, Settings
 from sweeps.presets import quick
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
-from sweeps.train import Job, Settings, load_state, train_stage
+from sweeps.train import load_state, train_stage
 
 
 def test_the_ratio_is_the_median_of_the_repeats_own_ratios(tmp_path):

@@ -5,15 +5,16 @@ Fields are checked on construction; `pydantic.ValidationError` (a ValueError) na
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from model_zoo.generator import IDENTITY_WIDTH, Initialisation, Resample, StructureInput
-from model_zoo.perceptual import Backbone
+from model_zoo.options import IDENTITY_WIDTH, Backbone, Initialisation, Resample, StructureInput
 from sweeps.learner import Learner
+
+if TYPE_CHECKING:
+    import torch
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -127,7 +128,7 @@ class TrainingStage:
     backbone_digest: str | None = None
     discriminator_width: int | None = None
 
-    def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
+    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
         """A `TrainingLearner` of this config."""
         from sweeps.deblurring.learner import TrainingLearner
 
@@ -155,7 +156,7 @@ class BlurredStage:
     tests: tuple[str, ...]
     """Fingerprints."""
 
-    def learner(self, *, seed: int, device: torch.device, cache: Path) -> Learner:
+    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
         """A `BlurredLearner`."""
         from sweeps.deblurring.learner import BlurredLearner
 

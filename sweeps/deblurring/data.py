@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import assets
-from datasets.blur import BlurredTestSet
 from datasets.faces import SOURCES, FaceSet, read_faces, store_faces
 from datasets.kernels import KernelSet, load_kernels
 from datasets.splits import split_faces, without_overlap
+from datasets.test_images import images_digest
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
-from sweeps.deblurring.learner import PROTOCOL
+from sweeps.deblurring.protocol import PROTOCOL, VALIDATION_IMAGES
+from sweeps.estimate import ImageCounts
 from sweeps.naming import got
 from sweeps.stages import digest
 
@@ -56,6 +57,12 @@ def planned_data(config: DataConfig, tests: Mapping[str, str]) -> DeblurData:
         for name in tests or {DEFAULT_TEST: ""}
     )
     return DeblurData(training=training, tests=planned, names={}, notes=())
+
+
+def image_counts(config: DataConfig, *, tests: int, validate_every: int) -> ImageCounts:
+    """What a stage restores to be validated and evaluated, with `tests` full test sets; small folders have fewer."""
+    per_test = config.test_faces * len(config.kernel_sizes) * config.test_kernels_per_size
+    return ImageCounts(validate_every=validate_every, validation_images=VALIDATION_IMAGES, test_images=tests * per_test)
 
 
 def check_sources(train: str, tests: Mapping[str, str]) -> None:
@@ -188,12 +195,12 @@ def _choose(faces: FaceSet, count: int) -> FaceSet:
 
 
 def _test(name: str, faces: FaceSet, kernels: KernelSet, noise: float) -> DeblurTest:
-    images = BlurredTestSet(name=name, faces=faces, kernels=kernels, noise=noise, seed=TEST_NOISE)
+    images = images_digest(faces, kernels, noise=noise, seed=TEST_NOISE)
     return DeblurTest(
         name=name,
         faces=faces.digest,
         kernels=kernels.digest,
         noise=noise,
         seed=TEST_NOISE,
-        fingerprint=digest({"images": images.digest, **PROTOCOL}),
+        fingerprint=digest({"images": images, **PROTOCOL}),
     )

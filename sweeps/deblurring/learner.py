@@ -20,26 +20,15 @@ from model_zoo import quality
 from model_zoo.discriminator import Discriminator
 from model_zoo.generator import Generator, pyramid, structure_maps
 from model_zoo.losses import discriminator_loss, generator_adversarial_loss, l1_over_scales, perceptual_loss
-from model_zoo.perceptual import Backbone, VGGFeatures
+from model_zoo.options import Backbone
+from model_zoo.perceptual import VGGFeatures
 from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
+from sweeps.deblurring.protocol import MAX_SHIFT, METRICS, VALIDATION_IMAGES
 from sweeps.learner import Evaluation, Stateful, Test
 from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
 
-VALIDATION_IMAGES = 64
 EVALUATION_BATCH = 64
 STRIPS = 6
-MAX_SHIFT = 8
-METRICS = ("psnr", "ssim", "ssim_2d", "psnr_aligned")
-PROTOCOL = {
-    "colour": "RGB",
-    "range": "[0, 1], restored image clipped, not quantised",
-    "crop": "none",
-    "mean": "over images of the per-image value",
-    "ssim": "3-D Gaussian window over height, width and channel, replicate padding (MATLAB's ssim on an RGB volume)",
-    "ssim_2d": "per-channel Gaussian window 11, sigma 1.5",
-    "psnr_aligned": f"best integer shift within {MAX_SHIFT} pixels",
-}
-"""How the numbers are computed; part of a test's fingerprint."""
 
 
 class Draws:

@@ -14,8 +14,8 @@ from datasets.photos import decode_photo
 from model_zoo.generator import Generator
 from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import build_generator
+from sweeps.job import CONFIG, WEIGHTS
 from sweeps.overrides import one_line
-from sweeps.train import CONFIG, WEIGHTS
 
 
 def load_restorer(folder: Path) -> Generator:

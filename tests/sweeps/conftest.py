@@ -7,9 +7,9 @@ import tiny
 
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, LossWeights, ScheduleConfig
 from sweeps.deblurring.data import prepare_data
+from sweeps.job import Settings
 from sweeps.presets import quick
 from sweeps.studies import Inputs, tables
-from sweeps.train import Settings
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from tiny import WORKER, ablation, command, options, processes_below, python
 
 from sweeps import record
 from sweeps.deblurring.restore import load_restorer
-from sweeps.train import STATE, WEIGHTS, load_state
+from sweeps.job import STATE, WEIGHTS
+from sweeps.train import load_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

@@ -5,22 +5,18 @@ import pytest
 import torch
 
 from sweeps.deblurring.config import DataConfig
-from sweeps.deblurring.learner import VALIDATION_IMAGES, TrainingLearner
-from sweeps.estimate import (
-    Cost,
-    ImageCounts,
-    checkpoint_bytes,
-    duration,
-    estimate,
-    measure,
-    measure_all,
-)
+from sweeps.deblurring.data import image_counts
+from sweeps.deblurring.learner import TrainingLearner
+from sweeps.deblurring.protocol import VALIDATION_IMAGES
+from sweeps.estimate import Cost, ImageCounts, duration, estimate
+from sweeps.job import STATE, WEIGHTS, Job, Settings
 from sweeps.learner import Evaluation
+from sweeps.measure import checkpoint_bytes, measure, measure_all
 from sweeps.presets import paper, quick
 from sweeps.stages import Stage
-from sweeps.stand_in import image_counts, stand_in_data
+from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, controls, tables
-from sweeps.train import STATE, WEIGHTS, Job, Settings, train_stage
+from sweeps.train import train_stage
 
 CPU = torch.device("cpu")
 WARM_UP = 3.0

@@ -24,12 +24,13 @@ from sweeps.checkup import Level, head, tracking_store
 from sweeps.deblurring.data import check_sources, prepare_data
 from sweeps.deblurring.restore import load_restorer, open_photo, restore_photo
 from sweeps.engine import attempt
+from sweeps.job import CONFIG, STATE, WEIGHTS, Job, checkpoints
 from sweeps.launch import Launch, Request
 from sweeps.overrides import apply_overrides, field_names
 from sweeps.presets import quick
 from sweeps.provenance import Provenance
 from sweeps.tracking import MLflowTracker, connect
-from sweeps.train import CONFIG, STATE, WEIGHTS, IncompleteStateError, Job, checkpoints, load_state, state_digest
+from sweeps.train import IncompleteStateError, load_state, state_digest
 from sweeps.weights import Found, RowFound
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -332,7 +333,7 @@ def train(job, settings):
 @pytest.fixture(scope="module")
 def trained(tiny_study, cache, tmp_path_factory):
     """A row's folder after training: two checkpoints and a result."""
-    from sweeps.train import Settings
+    from sweeps.job import Settings
 
     folder = tmp_path_factory.mktemp("trained")
     settings = Settings(cache=cache, log_every=1, validate_every=2, checkpoint_every=1)

@@ -1,10 +1,13 @@
-"""Ray starts beside the tracking store and the import of Tune (`Launch.tracker`)."""
+"""How a sweep starts: Ray starts beside the tracking store and the import of Tune (`Launch.tracker`)."""
 
 import json
 import subprocess
 import sys
 
-from tiny import ROOT
+import pytest
+from tiny import ROOT, command, options
+
+from sweeps.resources import _may_have_gpus
 
 PROBE = """
 import json, sweeps, sys
@@ -40,3 +43,25 @@ def test_their_threads_import_nothing_in_common(tmp_path):
     assert ray
     assert other
     assert ray & other == set()
+
+
+SWEEP = """
+import sys
+from sweeps import cli
+from sweeps.ablation import main
+code = cli.exit_code(main)
+print(code, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(_may_have_gpus(), reason="PyTorch is asked about the GPUs that there may be")
+def test_a_driver_that_trains_nothing_itself_does_without_pytorch(cache, faces_folder, tmp_path):
+    """Its import takes longer than all else that is imported."""
+    arguments = [*map(str, options(faces_folder, tmp_path / "runs"))][1:]
+    for trained in ("5 stages trained", "Nothing to train"):
+        start = command(cache, "sweeps.ablation")
+        done = subprocess.run(
+            **{**start, "args": [sys.executable, "-c", SWEEP, *arguments]}, capture_output=True, timeout=600
+        )
+        assert trained in done.stdout, done.stderr
+        assert done.stdout.splitlines()[-1] == "0 False"

@@ -10,8 +10,8 @@ import pytest
 from tiny import Silent
 
 from sweeps.engine import InProcessEngine, attempt
+from sweeps.job import HISTORY, STATE
 from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
-from sweeps.train import HISTORY, STATE
 
 
 @dataclass

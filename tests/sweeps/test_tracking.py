@@ -9,10 +9,10 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from sweeps import record
+from sweeps.job import DIGESTS, METRICS
 from sweeps.provenance import Provenance, code_digest, git_state
 from sweeps.sweep import StoreError
 from sweeps.tracking import POINTS_AT_ONCE, MLflowTracker
-from sweeps.train import DIGESTS, METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

@@ -11,20 +11,9 @@ from safetensors.torch import load_file
 
 from sweeps.deblurring.config import LossWeights
 from sweeps.deblurring.learner import TrainingLearner
+from sweeps.job import DIGESTS, HISTORY, STATE, WEIGHTS, Job, Settings, checkpoints
 from sweeps.stages import Stage
-from sweeps.train import (
-    DIGESTS,
-    HISTORY,
-    STATE,
-    WEIGHTS,
-    Job,
-    NonFiniteError,
-    Settings,
-    checkpoints,
-    load_state,
-    state_digest,
-    train_stage,
-)
+from sweeps.train import NonFiniteError, load_state, state_digest, train_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 

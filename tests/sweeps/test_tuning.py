@@ -13,12 +13,12 @@ from tiny import Silent
 
 from sweeps import record
 from sweeps.engine import InProcessEngine, attempt
+from sweeps.job import Settings
 from sweeps.provenance import Provenance
 from sweeps.stages import Range, Space, Stage
 from sweeps.suggest import suggest
 from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
 from sweeps.tracking import MLflowTracker
-from sweeps.train import Settings
 from sweeps.tuning import Search, current_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

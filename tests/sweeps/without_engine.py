@@ -20,9 +20,10 @@ import torch  # noqa: E402
 
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig  # noqa: E402
 from sweeps.deblurring.data import prepare_data  # noqa: E402
+from sweeps.job import STATE, Job, Settings  # noqa: E402
 from sweeps.presets import quick  # noqa: E402
 from sweeps.studies import Inputs, tables  # noqa: E402
-from sweeps.train import STATE, Job, Settings, load_state, train_stage  # noqa: E402
+from sweeps.train import load_state, train_stage  # noqa: E402
 
 
 class Killed(BaseException):
