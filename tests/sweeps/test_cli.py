@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from sweeps.weights import Found, RowFound
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -198,6 +200,14 @@ def test_a_sweep_over_the_budget_is_refused_and_one_within_it_is_done(runs, face
     assert done.returncode == 0, done.stderr
     again = tiny.python(cache, *arguments, "--engine", "in-process", "--budget", "1e-9")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_field_that_two_options_give(runs, tmp_path):
+    found = RowFound(values={"losses.perceptual": 0.1}, metric="validation/psnr", value=23.0, trials=16, search="abc")
+    file = tmp_path / "weights.json"
+    Found(preset="quick", seed=1, rows={"loss-perceptual": found}).write(file)
+    done = ablation("--weights", file, "--set", "losses.perceptual=0.2", "--runs", runs)
+    assert_one_line(done, "--set", "--weights", "got losses.perceptual")
 
 
 def test_help_is_help():
