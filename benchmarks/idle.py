@@ -1,6 +1,10 @@
-"""The study of Tables 1 and 2 whose stages do everything but train: they restore no image and take no step."""
+"""The study of Tables 1 and 2 whose stages do everything but train: they restore no image and take no step.
+
+`idle` does so as fast as it can; in `waiting` a step lasts as long as one of the quick preset, and computes nothing.
+"""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +16,18 @@ from sweeps.studies import STUDIES, Inputs, tables
 if TYPE_CHECKING:
     import torch
 
+STEP = 0.25
+"""Seconds: the quick preset's content steps take from .15 to .35 on a core."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Idle:
-    """A stage's config, and what its evaluation has: so many images of so many pixels a side."""
+    """A stage's config, the seconds of a step, and what its evaluation has: so many images of so many pixels a side."""
 
     of: Config
     images: int
     image_size: int
+    step: float = 0.0
 
     def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
         """An `IdleLearner` around the stage's own."""
@@ -36,19 +44,20 @@ class Idle:
         return frozenset()
 
 
-def idle_tables(inputs: Inputs) -> Study:
-    """The study `tables`, idle."""
+def idle_tables(inputs: Inputs, *, name: str = "idle", step: float = 0.0) -> Study:
+    """The study `tables`, idle, its steps lasting so many seconds."""
     study, data = tables(inputs), inputs.config.data
     images = image_counts(data, tests=1, validate_every=1).test_images
 
     def idle(stage: Stage) -> Stage:
-        config = Idle(of=stage.config, images=images, image_size=data.image_size)
+        config = Idle(of=stage.config, images=images, image_size=data.image_size, step=step)
         return replace(stage, config=config, parent=idle(stage.parent) if stage.parent else None)
 
     rows = tuple(replace(row, stages=tuple(idle(last) for last in row.stages)) for row in study.rows)
-    return replace(study, name="idle", rows=rows)
+    return replace(study, name=name, rows=rows)
 
 
 def register() -> None:
-    """Make the idle study known to commands, as `idle`."""
+    """Make both known to commands."""
     STUDIES["idle"] = idle_tables
+    STUDIES["waiting"] = partial(idle_tables, name="waiting", step=STEP)

@@ -1,5 +1,6 @@
 """What trains an idle stage: it does all but the work."""
 
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -30,6 +31,7 @@ class IdleLearner:
 
     def step(self) -> dict[str, torch.Tensor]:
         """As many losses as a real step can have."""
+        time.sleep(self._config.step)
         return self._losses
 
     def validate(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.idle_sweep idle ...`: the command `sweeps.ablation`, with the idle study among its studies."""
+"""`python -m benchmarks.idle_sweep idle ...`: the command `sweeps.ablation`, with the idle studies among its own."""
 
 from benchmarks import idle
 from sweeps import cli

@@ -1,6 +1,8 @@
 """What the benchmarks' figures are made of; the figures themselves are a matter of the machine, and of `make bench`."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import comparison, idle
+from benchmarks import comparison, idle, quick_preset
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
 from sweeps.job import Job, Settings
@@ -104,3 +106,22 @@ def test_an_idle_sweep_has_the_tree_and_the_states_of_the_real_one(tmp_path, tin
     assert files(there) <= files(here)  # two made-up faces have two strips, not six
     state = Path("model") / "state.pt"
     assert shapes(load_state(there / state)["state"]) == shapes(load_state(here / state)["state"])
+
+
+BURN = """
+import subprocess, sys, time
+deeper = int(sys.argv[1])
+child = deeper and subprocess.Popen([sys.executable, "-c", sys.argv[2], str(deeper - 1), sys.argv[2]])
+while time.process_time() < 0.5:
+    pass
+print(time.process_time(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processor_time_is_summed_over_all_processes_below():
+    command = [sys.executable, "-c", BURN, "2", BURN]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        own = [float(process.stdout.readline()) for _ in range(3)]  # they wait, and use nothing more
+        assert quick_preset.cpu_seconds(process.pid) == pytest.approx(sum(own), abs=0.2)
+        process.stdin.close()
