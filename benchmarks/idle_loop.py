@@ -25,7 +25,7 @@ def main(**options: Any) -> int:
     start = None
     for stage in longest.chain():
         job = Job(stage=stage, tests=tuple(study.tests), folder=launch.request.runs / stage.key, start=start)
-        train_stage(job, settings, lambda step, metrics: None)
+        train_stage(job, settings, lambda *_: None)
         start = job.result / "model" / STATE
     return 0
 

@@ -140,7 +140,7 @@ def _plain(stages: Sequence[Stage], place: Path) -> Callable[[], None]:
 def _bare(stages: Sequence[Stage], settings: Settings, place: Path) -> Callable[[], None]:
     def run() -> None:
         for stage in stages:
-            train_stage(Job(stage=stage, tests=(), folder=place / stage.key), settings, lambda step, metrics: None)
+            train_stage(Job(stage=stage, tests=(), folder=place / stage.key), settings, lambda *_: None)
 
     return run
 

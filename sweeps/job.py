@@ -4,7 +4,7 @@ Without PyTorch, whose import takes longer than much of what a driver does.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,8 @@ class Job:
 Point = tuple[int, dict[str, float]]
 """A global step and the metrics there."""
 
-Report = Callable[[int, dict[str, float]], None]
+Report = Callable[[int, dict[str, float], Sequence[Point]], None]
+"""Called with a global step, the metrics there, and points before it that the listener may not have heard."""
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -49,11 +49,6 @@ IMPORTED_BY_BOTH = (
     "sweeps.ray_cluster",
     "ray._common.usage.usage_lib",
     "ray.dashboard",
-    "argparse",
-    "gzip",
-    "pkgutil",
-    "socketserver",
-    "timeit",
 )
 """By the start of Ray, and by the tracker or the engine."""
 
@@ -390,7 +385,7 @@ def summary(console: Console, sweep: Sweep) -> int:
         f"{len(failed)} failed, {len(skipped)} skipped."
     )
     if sweep.repeated:
-        console.print(f"{sweep.repeated:,} of these steps were done again: lost after the last checkpoint.")
+        console.print(f"At least {sweep.repeated:,} of these steps were done again: lost after the last checkpoint.")
     for stage in failed:
         console.print(f"failed:  {escape(stage.title)}", style="red")
     for stage in skipped:

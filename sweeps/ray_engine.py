@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sweeps.engine import attempt
-from sweeps.job import Job, Settings
+from sweeps.job import Job, Point, Settings
 from sweeps.resources import Resources
 from sweeps.sweep import State, Sweep
 
@@ -73,9 +73,9 @@ def stage_trial(config: dict[str, Any], settings: Settings, files: Mapping[str, 
     """The trial function. A stage's own failure is a result: only a lost worker is worth another try."""
     job: Job = config["job"]
 
-    def report(step: int, metrics: dict[str, float]) -> None:
+    def report(step: int, metrics: dict[str, float], earlier: Sequence[Point]) -> None:
         print(f"{job.stage.title}: step {step}", flush=True)  # the dashboard's log of the actor
-        tune.report({"step": step, "points": metrics})
+        tune.report({"step": step, "points": metrics, "earlier": list(earlier)})
 
     print(f"{job.stage.title}: stage key {job.stage.key}", flush=True)
     _fetch(files, settings.cache)
@@ -153,7 +153,7 @@ class _SweepCallback(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         if "points" in result:
-            self._sweep.report(_key(trial), result["step"], result["points"])
+            self._sweep.report(_key(trial), result["step"], result["points"], result["earlier"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._sweep.complete(_key(trial), failure=trial.last_result["failure"] or None)

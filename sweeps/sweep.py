@@ -155,7 +155,8 @@ class Sweep:
         self.executed = 0
         """Steps done by the jobs of this sweep."""
         self.repeated = 0
-        """Steps among them that had been done before, but were lost with a worker or a driver."""
+        """Steps among them that had been done before, but were lost with a worker or a driver. At least: those that a
+        killed driver had not yet told are not known."""
         self.evaluated: list[Stage] = []
         self.trained: list[Stage] = []
         self._tests, self._tracker, self._view, self._folder = tests, tracker, view, folder
@@ -168,6 +169,7 @@ class Sweep:
         self._until: dict[str, int] = {}
         self._untold: dict[str, dict[int, dict[str, float]]] = {}
         self._told_at: dict[str, float] = {}
+        self._silence: dict[str, str] = {}
         self._unrecorded: dict[str, str | None] = {}
         self._silent_since: float | None = None
         for stage in stages:
@@ -206,7 +208,7 @@ class Sweep:
         self._silent_since = None
         self._until[stage.key] = until
         self._position[stage.key] = 0
-        self._untold[stage.key], self._told_at[stage.key] = {}, -math.inf
+        self._untold[stage.key], self._told_at[stage.key], self._silence[stage.key] = {}, -math.inf, ""
         self._how[stage.key] = _how(job)
         self.become(stage, State.RUNNING, note=self._how[stage.key])
         return job
@@ -216,11 +218,15 @@ class Sweep:
         self._record_all()
         return not self._unrecorded and self._schedule.over(self)
 
-    def report(self, key: str, step: int, metrics: dict[str, float]) -> None:
-        """Progress of a running stage; `step` is global. No metrics: training begins there, or again after a loss."""
+    def report(self, key: str, step: int, metrics: dict[str, float], earlier: Sequence[Point] = ()) -> None:
+        """Progress of a running stage; `step` is global. No metrics: training begins there, or again after a loss.
+
+        `earlier` are points before it: the store may lack them, if the driver that heard them was killed.
+        """
         stage = self.stages[key]
         before, here = self._position[key], step - stage.first_step
         self._position[key] = here
+        self._untold[key].update(earlier)
         if not metrics:
             self._view.update(stage, State.RUNNING, here, {}, self._how[key])
             return
@@ -229,13 +235,14 @@ class Sweep:
         self._reached[key] = max(self._reached[key], here)
         self._schedule.hear(stage, here, metrics)
         self._untold[key][step] = metrics  # a lost worker's steps come again
-        note = ""
         if time.monotonic() - self._told_at[key] >= self._tell_every:
+            self._told_at[key] = time.monotonic()  # also of a store that does not answer: each try takes its time
             try:
                 self._tell(stage)
+                self._silence[key] = ""
             except StoreError as error:
-                note = f"not recorded yet: {error}"
-        self._view.update(stage, State.RUNNING, here, metrics, note)
+                self._silence[key] = f"not recorded yet: {error}"
+        self._view.update(stage, State.RUNNING, here, metrics, self._silence[key])
 
     def complete(self, key: str, failure: str | None = None) -> None:
         """The job of a stage is over: its result is in its folder, or it is paused there, or it failed."""
@@ -297,7 +304,7 @@ class Sweep:
 
     def _tell(self, stage: Stage) -> None:
         self._tracker.log(stage, list(self._untold[stage.key].items()))
-        self._untold[stage.key], self._told_at[stage.key] = {}, time.monotonic()
+        self._untold[stage.key] = {}
 
     def _record_all(self) -> None:
         """Tell the store of the jobs that are over, unless it does not answer: then later."""

@@ -47,10 +47,10 @@ class NonFiniteError(RuntimeError):
 def train_stage(job: Job, settings: Settings, report: Report) -> None:
     """Train a stage, from its last checkpoint if there is one, evaluate it and write its result.
 
-    `report(global_step, metrics)` is called with no metrics where training begins, then every `log_every` steps with
-    mean losses and at validations. The whole history is kept in the checkpoints and the result too, for a listener that
-    was not there. On the CPU, with the same number of threads, an interrupted stage ends with the same bits as an
-    undisturbed one.
+    `report(global_step, metrics, earlier)` is called where training begins, with no metrics and with the points before
+    it that a checkpoint holds, then every `log_every` steps with mean losses and at validations. The whole history is
+    in the result too, for a listener that was not there. On the CPU, with the same number of threads, an interrupted
+    stage ends with the same bits as an undisturbed one.
 
     Raises:
         NonFiniteError: naming the stage and the steps; its checkpoints are removed, since they may be spoilt.
@@ -62,7 +62,7 @@ def train_stage(job: Job, settings: Settings, report: Report) -> None:
     learner = stage.config.learner(seed=stage.seed, device=torch.device(settings.device), cache=settings.cache)
     try:
         step, history = _resume(job, learner)
-        report(stage.first_step + step, {})
+        report(stage.first_step + step, {}, history)
         while step < end:
             since, step = step, min(step + settings.log_every, end)
             metrics = _mean_losses(learner, step - since)
@@ -70,7 +70,7 @@ def train_stage(job: Job, settings: Settings, report: Report) -> None:
                 metrics |= {f"validation/{name}": value for name, value in learner.validate().items()}
             _require_finite(metrics, f"{stage.title}, steps {since + 1} to {step}")
             history.append((stage.first_step + step, metrics))
-            report(*history[-1])
+            report(*history[-1], ())
             if step % settings.checkpoint_every == 0 or step == end:
                 _write_checkpoint(job, learner, step, history)
         if job.until is None:

@@ -175,7 +175,7 @@ def test_validations_and_test_images_count():
 def test_the_trainer_validates_as_often_as_is_counted(tmp_path, work, steps):
     settings = Settings(cache=tmp_path, log_every=1, validate_every=4, checkpoint_every=1)
     each = stage(steps=steps)
-    train_stage(Job(stage=each, tests=(), folder=tmp_path / "job"), settings, lambda step, metrics: None)
+    train_stage(Job(stage=each, tests=(), folder=tmp_path / "job"), settings, lambda *_: None)
     assert ImageCounts(validate_every=4, validation_images=1, test_images=0).of(each) == work.validations
 
 
@@ -196,7 +196,7 @@ def test_bytes_are_those_of_the_files_that_training_writes(tiny_study, cache, se
     chain = list(next(row for row in tiny_study.rows if row.name == "loss-adversarial").stages[0].chain())
     for each in chain:
         job = Job(stage=each, tests=(), folder=tmp_path / each.key, start=start)
-        train_stage(job, settings, lambda step, metrics: None)
+        train_stage(job, settings, lambda *_: None)
         start = job.result / "model" / STATE
         kept += start.stat().st_size + (job.result / "model" / WEIGHTS).stat().st_size
         largest = max(largest, *(path.stat().st_size for path in job.folder.glob("checkpoint-*.pt")))

@@ -327,7 +327,7 @@ def stage_of(study, row):
 
 
 def train(job, settings):
-    return attempt(job, settings, lambda step, metrics: None)
+    return attempt(job, settings, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -218,6 +218,35 @@ def test_steps_lost_with_a_worker_are_counted(tiny_study, tmp_path):
     assert (state.executed, state.repeated) == (6, 2)
 
 
+def test_what_a_killed_driver_had_not_told_comes_before_what_follows(tiny_study, tmp_path, monkeypatch):
+    tracker, sweep = make(tiny_study, tmp_path)
+    told = []
+    monkeypatch.setattr(tracker, "log", lambda stage, points: told.extend(step for step, _ in points))
+    state = sweep()
+    stage = state.take().stage
+    state.report(stage.key, 3, {}, [(step, {"loss/total": 1.0}) for step in (1, 2, 3)])  # from its checkpoint
+    state.report(stage.key, 4, {"loss/total": 1.0})
+    assert told == [1, 2, 3, 4]
+    assert state.executed == 1
+
+
+def test_a_store_that_does_not_answer_is_not_asked_at_every_report(tiny_study, tmp_path, monkeypatch):
+    """Each try can take many seconds, for which the driver hears nobody."""
+    tracker, sweep = make(tiny_study, tmp_path)
+    tries = []
+
+    def refuse(stage, points):
+        tries.append(stage)
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(tracker, "log", refuse)
+    state = sweep(tell_every=math.inf)
+    stage = state.take().stage
+    for step in (1, 2, 3):
+        state.report(stage.key, step, {"loss/total": 1.0})
+    assert len(tries) == 1
+
+
 @pytest.mark.parametrize("ends", ["stopped", "failed"])
 def test_points_are_gathered_and_told_once_at_the_latest_when_the_stage_ends(tiny_study, tmp_path, ends, monkeypatch):
     tracker, sweep = make(tiny_study, tmp_path)

@@ -29,7 +29,7 @@ def stage_of(study, row):
 def run(stage, tests, folder, settings, *, start=None, trained=False, kill_at=None):
     points = []
 
-    def report(step, metrics):
+    def report(step, metrics, earlier):
         if not metrics:
             return
         points.append((step, metrics))
@@ -88,6 +88,19 @@ def test_a_stage_killed_at_any_step_ends_with_the_same_bits(tiny_study, settings
     assert resumed_points == points[-2:]  # the last point before the kill is repeated: its checkpoint came too late
     name = f"per_image/{tiny_study.tests[0].name}.parquet"
     assert pq.read_table(undisturbed / name).equals(pq.read_table(resumed / name))
+
+
+def test_a_resumed_stage_says_what_its_checkpoint_holds(tiny_study, settings, tmp_path):
+    stage = stage_of(tiny_study, "multi-task")
+    with pytest.raises(Killed):
+        run(stage, [], tmp_path / "killed", settings, kill_at=3)
+    heard = []
+    job = Job(stage=stage, tests=(), folder=tmp_path / "killed")
+    train_stage(job, settings, lambda step, metrics, earlier: heard.append((step, metrics, list(earlier))))
+    assert heard[0][:2] == (2, {})  # the checkpoint of step 3 came too late
+    history = [tuple(point) for point in json.loads((job.result / HISTORY).read_text())]
+    assert heard[0][2] == history[:2]
+    assert heard[1:] == [(*point, []) for point in history[2:]]
 
 
 def test_a_child_goes_on_where_its_parent_ended(tiny_study, settings, tmp_path):
@@ -160,7 +173,7 @@ def test_a_paused_stage_ends_with_the_same_bits(tiny_study, settings, tmp_path):
     undisturbed, _ = run(stage, tiny_study.tests, tmp_path / "whole", settings)
     for until in (1, 3):
         job = Job(stage=stage, tests=(), folder=tmp_path / "paused", until=until)
-        train_stage(job, settings, lambda step, metrics: None)
+        train_stage(job, settings, lambda *_: None)
         assert not job.result.exists()
         history = json.loads((job.folder / HISTORY).read_text())
         assert [step for step, _ in history] == list(range(1, until + 1))

@@ -30,7 +30,7 @@ class Killed(BaseException):
     """The end of the process."""
 
 
-def die(step, metrics):
+def die(step, metrics, earlier):
     if step == 2:
         raise Killed
 
@@ -50,12 +50,12 @@ study = tables(Inputs(config=config, data=data, seeds=[1], backbone_digest="", c
 stage = next(row for row in study.rows if row.name == "multi-task").stages[0]
 settings = Settings(cache=cache, log_every=1, checkpoint_every=1)
 whole = Job(stage=stage, tests=data.tests, folder=folder / "whole")
-train_stage(whole, settings, lambda step, metrics: None)
+train_stage(whole, settings, lambda *_: None)
 resumed = replace(whole, folder=folder / "resumed")
 try:
     train_stage(resumed, settings, die)
 except Killed:
-    train_stage(resumed, settings, lambda step, metrics: None)
+    train_stage(resumed, settings, lambda *_: None)
 weights = [load_state(job.result / "model" / STATE)["state"]["generator"] for job in (whole, resumed)]
 assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 print("bit-identical after a resume at step 2 of 4")
