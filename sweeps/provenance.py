@@ -62,7 +62,7 @@ def _git(*arguments: str) -> str:
 
 def code_digest() -> str:
     """Digest of the source that trains and evaluates."""
-    paths = [ROOT / "sweeps" / name for name in ("train.py", "learner.py")]
+    paths = [ROOT / "sweeps" / name for name in ("job.py", "learner.py", "train.py")]
     for folder in ("sweeps/deblurring", "model_zoo", "datasets"):
         paths += (ROOT / folder).glob("*.py")
     total = hashlib.sha256()
