@@ -1,7 +1,6 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,11 @@ from sweeps.stages import Stage
 
 GPU_MEMORY_PER_TRIAL = 16 * 2**30
 """Bytes of GPU memory to allow for a trial of the paper preset: a generous estimate, not measured on a GPU."""
+
+GPU_VENDORS = ("0x10de", "0x1002")
+"""NVIDIA and AMD, on the PCI bus."""
+GPU_DRIVERS = ("nvidia*", "nvhost*", "kfd", "dxg")
+"""Devices of NVIDIA's driver, its Jetsons', AMD's, and Windows' for the Linux in it: without a PCI bus to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class Machine:
 def this_machine() -> Machine:
     """The cores and GPUs that this process may use."""
     cores = len(os.sched_getaffinity(0))
-    if not _may_have_gpus():
+    if not may_have_gpus():
         return Machine(cores=cores, largest_node=cores, gpus=0)
     import torch
 
@@ -35,10 +39,11 @@ def this_machine() -> Machine:
     return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory)
 
 
-def _may_have_gpus() -> bool:
-    """Whether PyTorch has to be asked, whose import takes a second: not on a Linux without any driver's device."""
-    drivers = ("nvidia*", "nvhost*", "kfd", "dxg")  # NVIDIA's, its Jetsons', AMD's, Windows' for its Linux
-    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in drivers)
+def may_have_gpus(root: Path = Path("/")) -> bool:
+    """Whether PyTorch, whose import takes a second, has to be asked: not where no card and no driver is to be seen."""
+    if any(vendor.read_text().strip() in GPU_VENDORS for vendor in root.glob("sys/bus/pci/devices/*/vendor")):
+        return True  # its driver may be loaded at the first call only
+    return any(any(root.glob(f"dev/{name}")) for name in GPU_DRIVERS)
 
 
 @dataclass(frozen=True, kw_only=True)
