@@ -37,6 +37,7 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         return _join(address, quiet)
     context = ray.init(
         address="local",  # never another Ray that happens to run on this machine
+        num_cpus=len(os.sched_getaffinity(0)),  # Ray would count those too that this process may not use
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         object_store_memory=200 * 2**20,
@@ -46,7 +47,7 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
     # It reads all logs ten times a second, for a driver that wants none.
     ray._private.worker._global_node.kill_log_monitor(check_alive=False)
     atexit.register(_stop_ray)  # before Ray's own, which waits for what workers print, and that goes to files here
-    cli.terminate_as_interrupt()  # Ray has a handler of its own
+    cli.terminate_as_interrupt()  # Ray sets a handler of its own
     with suppress(OSError):
         (Path.home() / ".ray" / "auth_token").chmod(0o600)  # Ray writes it for all users of the machine to read
     return context.dashboard_url or None
@@ -67,12 +68,14 @@ def _join(address: str, quiet: dict[str, Any]) -> str | None:
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries; Ray would offer a wrong token 20 times
     try:
         with _silent_stderr():
-            return ray.init(address=address, **quiet).dashboard_url or None
+            context = ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises RuntimeError, ValueError and its own
         reason = " ".join(str(error).split())[:300]
         if "uthentication token" in f"{error} {error.__cause__ or error.__context__}":
             reason = "it wants the token of its head (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
         raise ConnectionError(f"--address must be a Ray cluster that answers, got {address}: {reason}") from error
+    cli.terminate_as_interrupt()  # Ray sets a handler of its own
+    return context.dashboard_url or None
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_the_stage_of_a_lost_node_goes_on_elsewhere_from_its_checkpoint(head, lo
 
 @pytest.fixture
 def joined(head, tmp_path):
-    """This process, joined to the cluster by the engine's own means."""
+    """This process, joined to the cluster as a driver joins it."""
     from sweeps import ray_cluster
 
     ray_cluster.start_ray(tmp_path, head.address)
@@ -105,7 +105,9 @@ def test_a_node_without_the_files_is_sent_them(joined, tiny_data, cache, tmp_pat
     assert {name.split("/")[0] for name in files} >= {"faces", "kernels"}
     ray, empty = joined.ray, tmp_path / "cache"
     sent = {name: ray.put(path.read_bytes()) for name, path in files.items()}
-    fetch = ray.remote(joined._fetch)
+    from sweeps.ray_engine import _fetch
+
+    fetch = ray.remote(_fetch)
     ray.get(fetch.remote(sent, empty))
     there = {str(path.relative_to(empty)): path for path in empty.rglob("*") if path.is_file()}
     assert there.keys() == files.keys()
