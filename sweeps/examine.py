@@ -84,6 +84,7 @@ def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]
 
 def _describe_weights(launch: Launch, seeds: Sequence[int], weights: Path) -> str:
     found = Found.read(weights, launch.request.preset)
+    found.require_unset(launch.request.assignments)
     found.apply(launch.study(launch.planned(), seeds=seeds))
     return f"{weights}: {', '.join(found.rows) or 'no rows'}"
 

@@ -1,6 +1,5 @@
 """`python -m sweeps.ablation`, from a request to an exit code."""
 
-from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
     count = range(1, seeds + 1)
     found = Found.read(weights, request.preset) if weights else None
     if found:
-        _require_one_source(request.assignments, found)
+        found.require_unset(request.assignments)
 
     def weighted(study: Study) -> Study:
         return found.apply(study) if found else study
@@ -90,13 +89,6 @@ def _compare(console: Console, tracker: "MLflowTracker", tree: Study, separate: 
             same = all(one == other for one, other in pairs)
             verdict = "the same bits as with shared prefixes" if same else "NOT the same bits as with shared prefixes"
             console.print(f"{shared.name}: {verdict}", style="" if same else "red", highlight=False)
-
-
-def _require_one_source(assignments: Sequence[str], found: Found) -> None:
-    """Refuse a field that `--set` and `--weights` both give: one of them would be ignored in silence."""
-    tuned = {field for row in found.rows.values() for field in row.values}
-    if both := sorted(tuned & {assignment.partition("=")[0] for assignment in assignments}):
-        raise ValueError(f"--set must name a field that --weights does not give, got {', '.join(both)}")
 
 
 def _require_budget(whole: Estimate, budget: float) -> None:

@@ -1,6 +1,6 @@
 """The file that a search leaves and `python -m sweeps.ablation --weights` takes: what was found for each row."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +49,16 @@ class Found:
         if found.preset != preset:
             raise ValueError(f"--weights must be of preset {preset!r}, got one of preset {found.preset!r}: {path}")
         return found
+
+    def require_unset(self, assignments: Iterable[str]) -> None:
+        """Refuse `--set` of a field that some rows have from here: they would have this value, the others that one.
+
+        Raises:
+            ValueError: naming the fields.
+        """
+        tuned = {field for row in self.rows.values() for field in row.values}
+        if both := sorted(tuned & {assignment.partition("=")[0] for assignment in assignments}):
+            raise ValueError(f"--set must name a field that --weights does not give, got {', '.join(both)}")
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -603,8 +603,9 @@ def test_too_few_faces(request_of, faces_folder):
 def test_weights_of_a_search(request_of, tmp_path):
     file = tmp_path / "weights.json"
 
-    def finding():
-        return next(each for each in examine(request_of(), seeds=[1], weights=file) if each.name == "weights")
+    def finding(**request):
+        found = examine(request_of(**request), seeds=[1], weights=file)
+        return next(each for each in found if each.name == "weights")
 
     assert is_wrong(finding(), "No such file")
     file.write_text('{"preset": "paper", "seed": 1, "rows": {}}')
@@ -614,6 +615,7 @@ def test_weights_of_a_search(request_of, tmp_path):
     assert is_wrong(finding(), "'none'")
     file.write_text(json.dumps({"preset": "quick", "seed": 1, "rows": {"loss-perceptual": row}}))
     assert is_ok(finding())
+    assert is_wrong(finding(assignments=("losses.perceptual=0.2",)), "--set", "got losses.perceptual")
 
 
 def test_another_sweep_in_the_same_folder(request_of, tmp_path):
