@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.digests import images_digest
 from datasets.faces import FaceSet
 from datasets.kernels import KernelSet
-from datasets.test_images import images_digest
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:

@@ -24,4 +24,4 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # Ray's own processes take their share of the cores that trials compute on, most of it for numbers that nobody reads.
 os.environ.setdefault("RAY_enable_metrics_collection", "0")  # for Prometheus; the dashboard's own come another way
 os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "15000")  # the dashboard asks every 15 s
-os.environ.setdefault("METRICS_RECORD_INTERVAL_S", "60")  # what the dashboard itself uses
+os.environ.setdefault("METRICS_RECORD_INTERVAL_S", "60")  # how much the dashboard itself uses

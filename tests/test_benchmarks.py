@@ -90,7 +90,7 @@ def test_an_idle_sweep_has_the_tree_and_the_states_of_the_real_one(tmp_path, tin
     def train(study, name):
         stage = max((stage for stage in study.stages() if not stage.parent), key=lambda stage: stage.steps)
         job = Job(stage=stage, tests=tests, folder=tmp_path / name)
-        train_stage(job, settings, lambda step, metrics: None)
+        train_stage(job, settings, lambda *_: None)
         return job.result
 
     there, here = train(real, "real"), train(idling, "idle")

@@ -44,6 +44,8 @@ def test_the_contracts_hold(copy):
         ("sweeps/deblurring/learner.py", "from ray import tune"),
         ("sweeps/stages.py", "from sweeps.deblurring import config"),
         ("sweeps/tracking.py", "from sweeps.deblurring import config"),
+        ("sweeps/job.py", "from sweeps.deblurring import config"),
+        ("sweeps/measure.py", "from sweeps.deblurring import config"),
     ],
 )
 def test_a_forbidden_import_is_caught(copy, module, line):

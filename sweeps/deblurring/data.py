@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import assets
+from datasets.digests import images_digest
 from datasets.faces import SOURCES, FaceSet, read_faces, store_faces
 from datasets.kernels import KernelSet, load_kernels
 from datasets.splits import split_faces, without_overlap
-from datasets.test_images import images_digest
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
 from sweeps.deblurring.protocol import PROTOCOL, VALIDATION_IMAGES
 from sweeps.estimate import ImageCounts

@@ -1,4 +1,4 @@
-"""How the numbers of the tables are computed (`learner.evaluate` does it)."""
+"""How restored images are judged (`learner` does it): a few in validation, all in the tables."""
 
 VALIDATION_IMAGES = 64
 MAX_SHIFT = 8
