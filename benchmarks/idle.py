@@ -1,6 +1,6 @@
 """The study of Tables 1 and 2 whose stages do everything but train: they restore no image and take no step.
 
-`idle` does so as fast as it can; in `waiting` a step lasts as long as one of the quick preset, and computes nothing.
+`idle` does so as fast as it can; `waiting` waits in its first step for longer than anybody looks on.
 """
 
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ from sweeps.studies import STUDIES, Inputs, tables
 if TYPE_CHECKING:
     import torch
 
-STEP = 0.25
-"""Seconds: the quick preset's content steps take from .15 to .35 on a core."""
+STEP = 3600.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

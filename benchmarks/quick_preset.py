@@ -7,8 +7,8 @@ faces, weights and networks. What is left is Ray, MLflow, their start and their 
 all that is said to the driver and the store.
 
 What the driver and Ray's processes use while trials take their time is orchestration too: where both cores train, it
-slows them down by its share of the cores. It is read from the processes' clocks in a sweep whose steps only wait. What
-the driver does at a report is counted twice by that, in the share and in the command's own time: on the safe side.
+slows them down by its share of the cores. It is read from the processes' clocks in a sweep whose steps only wait.
+Reports are part of the command's own time, one after another, although in truth most are made while others train.
 
 Training is not run to its end, which takes seven minutes, but estimated as `--plan` does: a few real steps of each kind
 of stage are timed, on one core with nothing beside them, and the sweep is taken to last as long as its longest chain
@@ -45,7 +45,7 @@ LIMIT = 0.03
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
 SETTLED, WINDOW = 30.0, 60.0
-"""Seconds until a sweep's start is over, and over which its processes' clocks are read: less than a stage lasts."""
+"""Seconds until a sweep's start is over, and over which its processes' clocks are read."""
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
