@@ -6,6 +6,7 @@ import traceback
 from functools import partial
 from typing import Protocol
 
+from sweeps.imports import importing
 from sweeps.job import Job, Report, Settings
 from sweeps.sweep import Sweep
 
@@ -40,7 +41,10 @@ def attempt(job: Job, settings: Settings, report: Report) -> str | None:
 
     Under WHETSTONE_DEBUG=1 the exception goes through, for a debugger.
     """
-    from sweeps.train import train_stage  # with PyTorch, which a driver that trains nothing itself can do without
+    with importing("torch"):  # a driver that trains nothing itself can do without it
+        import torch._dynamo  # noqa: F401  # the first optimiser would
+
+        from sweeps.train import train_stage
 
     try:
         train_stage(job, settings, report)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from sweeps.deblurring.data import (
 )
 from sweeps.engine import Engine, InProcessEngine
 from sweeps.estimate import Cost, Estimate, estimate
+from sweeps.imports import importing
 from sweeps.job import Settings
 from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
@@ -51,6 +53,8 @@ IMPORTED_BY_BOTH = (
     "ray.dashboard",
 )
 """By the start of Ray, and by the tracker or the engine."""
+RAYS_TURN = 0.0005
+"""Seconds after which an import must let another thread go on. One that starts processes mostly waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,15 +280,17 @@ class Launch:
                 downloads=request.runs / "downloads",
             )
 
-        if not beside_ray or request.engine != "ray" or request.cluster or not self._makes_store():
-            return open_store()
-        for name in IMPORTED_BY_BOTH:  # two threads must not import the same at once
-            import_module(name)
-        with ThreadPoolExecutor(1) as other:
-            store = other.submit(open_store)
-            other.submit(import_module, "sweeps.ray_engine")
-            self._start_ray()  # in this thread, with which Ray's processes end
-            return store.result()
+        with importing("mlflow"):
+            if not beside_ray or request.engine != "ray" or request.cluster or not self._makes_store():
+                return open_store()
+            for name in IMPORTED_BY_BOTH:  # two threads must not import the same at once
+                import_module(name)
+            sys.setswitchinterval(RAYS_TURN)
+            with ThreadPoolExecutor(1) as other:
+                store = other.submit(open_store)
+                other.submit(import_module, "sweeps.ray_engine")
+                self._start_ray()  # in this thread, with which Ray's processes end
+                return store.result()
 
     def _makes_store(self) -> bool:
         """Whether the store is this folder's own, and not there yet: then there is something to train."""
