@@ -19,6 +19,8 @@ from sweeps import environment  # noqa: F401  # before Ray
 # isort: split
 import ray
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.tune.execution import tune_controller
 from ray.tune.search import Searcher
 
 from sweeps.engine import attempt
@@ -30,6 +32,8 @@ CLUSTER_AGE = 5.0
 """Seconds."""
 RESTARTS = 3
 """How often a trial whose worker died is started again, from the stage's last checkpoint."""
+TUNE_WAITS, WAITS = 0.1, 1.0
+"""Seconds for an event, after which Tune looks around, and what it is made to wait here. An event ends the wait."""
 
 
 class RayEngine:
@@ -46,6 +50,7 @@ class RayEngine:
 
     def run(self, sweep: Sweep) -> None:
         """Run all jobs; a stage that raises is failed, the others go on."""
+        tune_controller.RayActorManager = _PatientManager
         share = {"CPU": float(self._resources.cpus), "GPU": self._resources.gpus}
         trainable = tune.with_parameters(stage_trial, settings=self._settings, files=self._files)
         with warnings.catch_warnings():
@@ -91,6 +96,13 @@ def _fetch(files: Mapping[str, ray.ObjectRef], cache: Path) -> None:
             with tempfile.TemporaryDirectory(dir=path.parent) as partial:
                 (Path(partial) / path.name).write_bytes(ray.get(content))
                 os.replace(Path(partial) / path.name, path)
+
+
+class _PatientManager(RayActorManager):
+    """What Tune waits by. To look around ten times a second takes as much of the cores as all of Ray's dashboard."""
+
+    def next(self, timeout: float | None = None) -> bool:
+        return bool(super().next(timeout=WAITS if timeout == TUNE_WAITS else timeout))
 
 
 def _trial_name(trial: Any) -> str:
