@@ -17,12 +17,19 @@ from sweeps import environment  # noqa: F401  # before Ray
 
 # isort: split
 import ray
+from ray._private import ray_constants, services
+from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps import cli
 from sweeps.checkup import Level, NodeReport, head
 from sweeps.provenance import code_digest
 from sweeps.resources import Machine
+
+DASHBOARD_MODULES = ("EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "StateHead", "UsageStatsHead")
+"""A process each. Left out are those of Ray Data, Ray Serve and Ray Train."""
+
+_start_process = services.start_ray_process
 
 
 def start_ray(folder: Path, address: str | None = None) -> str | None:
@@ -35,6 +42,7 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if address:
         return _join(address, quiet)
+    _leave_out_unused()
     context = ray.init(
         address="local",  # never another Ray that happens to run on this machine
         num_cpus=len(os.sched_getaffinity(0)),  # Ray would count those too that this process may not use
@@ -44,13 +52,23 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
         **quiet,
         **_session_folder(folder),
     )
-    # It reads all logs ten times a second, for a driver that wants none.
-    ray._private.worker._global_node.kill_log_monitor(check_alive=False)
     atexit.register(_stop_ray)  # before Ray's own, which waits for what workers print, and that goes to files here
     cli.terminate_as_interrupt()  # Ray sets a handler of its own
     with suppress(OSError):
         (Path.home() / ".ray" / "auth_token").chmod(0o600)  # Ray writes it for all users of the machine to read
     return context.dashboard_url or None
+
+
+def _leave_out_unused() -> None:
+    """What runs beside the trials takes its share of their cores; Ray has no options for this."""
+
+    def start(command: list[str], process_type: str, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+            command = [*command, f"--modules-to-load={','.join(DASHBOARD_MODULES)}"]
+        return _start_process(command, process_type, **options)
+
+    services.start_ray_process = start
+    Node.start_log_monitor = lambda _: None  # it reads all logs ten times a second, for a driver that wants none
 
 
 def _stop_ray() -> None:

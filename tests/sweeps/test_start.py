@@ -1,12 +1,16 @@
 """How a sweep starts: Ray starts beside the tracking store and the import of Tune (`Launch.tracker`)."""
 
+import inspect
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from ray.tune.execution.tune_controller import TuneController
 from tiny import ROOT, command, options
 
+from sweeps.ray_engine import TUNE_WAITS
 from sweeps.resources import may_have_gpus
 
 PROBE = """
@@ -43,6 +47,53 @@ def test_their_threads_import_nothing_in_common(tmp_path):
     assert ray
     assert other
     assert {name for name in ray & other if name.split(".")[0] not in sys.stdlib_module_names} == set()
+
+
+PAGES = """
+import sys, urllib.request
+from pathlib import Path
+import ray
+from sweeps.ray_cluster import start_ray
+url = start_ray(Path(sys.argv[1]))
+for page in ("", "api/jobs/", "nodes?view=summary", "logical/actors", "api/v0/tasks", "api/cluster_status", "events"):
+    print(page, urllib.request.urlopen(f"http://{url}/{page}", timeout=60).status)
+for log in Path(ray._private.worker._global_node.get_logs_dir_path()).iterdir():
+    print("log:", log.stem)
+"""
+
+
+def test_ray_starts_without_what_a_sweep_does_not_use(tmp_path):
+    """The pages on jobs, nodes, actors and tasks are there."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr  # a page that is not there is an error
+    logs = {line.removeprefix("log: ") for line in done.stdout.splitlines() if line.startswith("log: ")}
+    assert {"raylet", "dashboard", "dashboard_NodeHead", "dashboard_StateHead"} <= logs
+    assert not {"log_monitor", "dashboard_DataHead", "dashboard_ServeHead", "dashboard_TrainHead"} & logs
+
+
+def test_tune_waits_as_long_as_is_thought():
+    """Another number would not be replaced by a longer one, in silence."""
+    assert f".next(timeout={TUNE_WAITS})" in inspect.getsource(TuneController.step)
+
+
+def test_objects_of_an_import_are_left_to_stay():
+    """In a process of its own: it would spare other tests' objects too."""
+    code = """
+import gc
+from sweeps.imports import importing
+with importing("fractions"):
+    assert not gc.isenabled()
+    import fractions
+frozen = gc.get_freeze_count()
+with importing("fractions"):
+    assert gc.isenabled()
+print(gc.isenabled(), frozen > 1000, gc.get_freeze_count() == frozen)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "True"], done.stderr
 
 
 SWEEP = """
