@@ -42,8 +42,6 @@ def attempt(job: Job, settings: Settings, report: Report) -> str | None:
     Under WHETSTONE_DEBUG=1 the exception goes through, for a debugger.
     """
     with importing("torch"):  # a driver that trains nothing itself can do without it
-        import torch._dynamo  # noqa: F401  # the first optimiser would
-
         from sweeps.train import train_stage
 
     try:

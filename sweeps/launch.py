@@ -4,8 +4,9 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -53,8 +54,6 @@ IMPORTED_BY_BOTH = (
     "ray.dashboard",
 )
 """By the start of Ray, and by the tracker or the engine."""
-RAYS_TURN = 0.0005
-"""Seconds after which an import must let another thread go on. One that starts processes mostly waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +241,7 @@ class Launch:
         """The tracking store."""
         return cli.tracking_uri(self.request.tracking_uri, self.request.runs)
 
+    @importing("mlflow")
     def tracker(
         self, study: Study, resources: Resources, *, experiment: str, beside_ray: bool = True
     ) -> "MLflowTracker":
@@ -280,17 +280,15 @@ class Launch:
                 downloads=request.runs / "downloads",
             )
 
-        with importing("mlflow"):
-            if not beside_ray or request.engine != "ray" or request.cluster or not self._makes_store():
-                return open_store()
-            for name in IMPORTED_BY_BOTH:  # two threads must not import the same at once
-                import_module(name)
-            sys.setswitchinterval(RAYS_TURN)
-            with ThreadPoolExecutor(1) as other:
-                store = other.submit(open_store)
-                other.submit(import_module, "sweeps.ray_engine")
-                self._start_ray()  # in this thread, with which Ray's processes end
-                return store.result()
+        if not beside_ray or request.engine != "ray" or request.cluster or not self._makes_store():
+            return open_store()
+        for name in IMPORTED_BY_BOTH:  # two threads must not import the same at once
+            import_module(name)
+        with _short_turns(), ThreadPoolExecutor(1) as other:
+            store = other.submit(open_store)
+            other.submit(import_module, "sweeps.ray_engine")
+            self._start_ray()  # in this thread, with which Ray's processes end
+            return store.result()
 
     def _makes_store(self) -> bool:
         """Whether the store is this folder's own, and not there yet: then there is something to train."""
@@ -397,6 +395,20 @@ def summary(console: Console, sweep: Sweep) -> int:
     for stage in skipped:
         console.print(f"skipped: {escape(stage.title)}", style="yellow")
     return 1 if failed else 0
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let a thread that imports keep the interpreter for half a millisecond in place of five.
+
+    The one that starts Ray mostly waits for processes, and needs the interpreter often and briefly.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 10)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _owner(runs: Path) -> str:

@@ -26,8 +26,11 @@ from sweeps.checkup import Level, NodeReport, head
 from sweeps.provenance import code_digest
 from sweeps.resources import Machine
 
-DASHBOARD_MODULES = ("EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "StateHead", "UsageStatsHead")
-"""A process each. Left out are those of Ray Data, Ray Serve and Ray Train."""
+DASHBOARD_MODULES = (
+    *("EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "StateHead", "UsageStatsHead"),
+    *("PlatformEventsHead", "TaskEventsHead"),  # only where Ray's settings ask for them
+)
+"""Most are a process each. Left out are those of Ray Data, Ray Serve and Ray Train."""
 
 _start_process = services.start_ray_process
 
@@ -60,7 +63,7 @@ def start_ray(folder: Path, address: str | None = None) -> str | None:
 
 
 def _leave_out_unused() -> None:
-    """What runs beside the trials takes its share of their cores; Ray has no options for this."""
+    """What runs beside the trials takes its share of their cores; `ray.init` has no options for this."""
 
     def start(command: list[str], process_type: str, **options: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:

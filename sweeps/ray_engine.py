@@ -10,7 +10,8 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ CLUSTER_AGE = 5.0
 """Seconds."""
 RESTARTS = 3
 """How often a trial whose worker died is started again, from the stage's last checkpoint."""
-TUNE_WAITS, WAITS = 0.1, 1.0
-"""Seconds for an event, after which Tune looks around, and what it is made to wait here. An event ends the wait."""
+WAITS = 1.0
+"""Seconds at least that Tune waits for an event, before it looks around. An event ends the wait."""
 
 
 class RayEngine:
@@ -50,10 +51,9 @@ class RayEngine:
 
     def run(self, sweep: Sweep) -> None:
         """Run all jobs; a stage that raises is failed, the others go on."""
-        tune_controller.RayActorManager = _PatientManager
         share = {"CPU": float(self._resources.cpus), "GPU": self._resources.gpus}
         trainable = tune.with_parameters(stage_trial, settings=self._settings, files=self._files)
-        with warnings.catch_warnings():
+        with _patience(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune's advice on metrics and schedulers that are not in use
             tune.Tuner(
                 tune.with_resources(trainable, share),
@@ -99,10 +99,20 @@ def _fetch(files: Mapping[str, ray.ObjectRef], cache: Path) -> None:
 
 
 class _PatientManager(RayActorManager):
-    """What Tune waits by. To look around ten times a second takes as much of the cores as all of Ray's dashboard."""
+    """What Tune waits by. It would look around ten times a second, which takes its share of the trials' cores."""
 
     def next(self, timeout: float | None = None) -> bool:
-        return bool(super().next(timeout=WAITS if timeout == TUNE_WAITS else timeout))
+        return bool(super().next(timeout=timeout and max(timeout, WAITS)))
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """For the Tune that is started within; there is no option for it."""
+    tune_controller.RayActorManager = _PatientManager
+    try:
+        yield
+    finally:
+        tune_controller.RayActorManager = RayActorManager
 
 
 def _trial_name(trial: Any) -> str:

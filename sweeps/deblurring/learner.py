@@ -24,6 +24,7 @@ from model_zoo.options import Backbone
 from model_zoo.perceptual import VGGFeatures
 from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
 from sweeps.deblurring.protocol import MAX_SHIFT, METRICS, VALIDATION_IMAGES
+from sweeps.imports import importing
 from sweeps.learner import Evaluation, Stateful, Test
 from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
 
@@ -83,9 +84,10 @@ class TrainingLearner:
             torch.manual_seed(seed)
             self.model = build_generator(config.generator).to(device)
         optimiser = config.optimiser
-        self._optimiser = torch.optim.Adam(
-            self.model.parameters(), lr=optimiser.learning_rate, betas=(optimiser.beta1, optimiser.beta2)
-        )
+        with importing("torch._dynamo"):  # by the first optimiser
+            self._optimiser = torch.optim.Adam(
+                self.model.parameters(), lr=optimiser.learning_rate, betas=(optimiser.beta1, optimiser.beta2)
+            )
         self._draws = Draws(seed, device)
         self.state: dict[str, Stateful] = {
             "generator": self.model,
