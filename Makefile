@@ -25,7 +25,7 @@ report: $(INSTALLED)  ## Print the tables of the last sweep and write them to RU
 	$(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS)
 
 ui: $(INSTALLED)  ## MLflow's pages on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RUNS)/mlflow.db
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RUNS)/mlflow.db
 
 test: $(INSTALLED)  ## The whole test suite
 	$(BIN)/python -m pytest

@@ -1,5 +1,6 @@
 """Imports of large packages."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -22,4 +23,5 @@ def importing(package: str) -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # some packages complain at the end of what nobody collects
         gc.enable()
