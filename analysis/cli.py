@@ -1,20 +1,23 @@
-"""The `analysis` command: a sweep's tables in the terminal and as files."""
+"""The `analysis` command: a sweep's report in the terminal and as files, and two rows side by side."""
 
+import gc
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from mlflow.exceptions import MlflowException
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
 
+from analysis.compare import compare_rows
+from analysis.document import Document
 from analysis.load import load_sweep, open_store, without_password
-from analysis.report import FORMATS, Column, check_formats, columns, render
-from analysis.tables import COMPLETE, Row, Table, build_tables
+from analysis.report import FORMS, build_document, check_forms, render
+from analysis.terminal import show, show_section
 
 
 class OneLineErrors(click.Group):
@@ -44,88 +47,107 @@ def main() -> None:
     """Tables and reports, rebuilt from the tracking store alone."""
 
 
+def of_a_sweep(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose a sweep in a store."""
+    options = (
+        click.option("--study", default="tables", show_default=True, help="The study to report."),
+        click.option("--preset", help="The preset to report.  [default: the latest sweep's]"),
+        click.option(
+            "--tracking-uri",
+            envvar="MLFLOW_TRACKING_URI",
+            help="The tracking store.  [default: $MLFLOW_TRACKING_URI, else sqlite:///RUNS/mlflow.db]",
+        ),
+        click.option(
+            "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of the sweeps."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.option("--study", default="tables", show_default=True, help="The study to report.")
-@click.option("--preset", help="The preset to report.  [default: the latest sweep's]")
-@click.option("--format", "formats", default=",".join(FORMATS), show_default=True, help="Files to write.")
+@of_a_sweep
+@click.option("--format", "formats", default=",".join(FORMS), show_default=True, help="Files to write.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the files.  [default: RUNS/report]")
+@click.option("--strict", is_flag=True, help="Exit with 1 where anything keeps the report from being defended.")
 @click.option(
-    "--tracking-uri",
-    envvar="MLFLOW_TRACKING_URI",
-    help="The tracking store.  [default: $MLFLOW_TRACKING_URI, else sqlite:///RUNS/mlflow.db]",
-)
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of the sweeps."
+    "--watch",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Look again every so often, until nothing is running any more.",
 )
 def report(
-    study: str, preset: str | None, formats: str, out: Path | None, tracking_uri: str | None, runs: Path
-) -> None:
-    """Print a study's tables and write them as files."""
-    names = check_formats(tuple(formats.split(",")))
-    sweep = load_sweep(open_store(tracking_uri or f"sqlite:///{runs}/mlflow.db"), study, preset)
-    tables = build_tables(sweep)
-    files = render(tables, sweep, names)
+    study: str,
+    preset: str | None,
+    tracking_uri: str | None,
+    runs: Path,
+    formats: str,
+    out: Path | None,
+    strict: bool,
+    watch: float | None,
+) -> int:
+    """Print a study's tables and write them, with figures, as files."""
+    names = check_forms(tuple(formats.split(",")))
+    client = open_store(tracking_uri or f"sqlite:///{runs}/mlflow.db")
     folder = out or runs / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        _write(folder / name, content)
     console = Console(highlight=False)
-    shared = [note for note in tables[0].notes if all(note in table.notes for table in tables)]
-    for table in tables:
-        _print(console, table, [note for note in table.notes if note not in shared])
-    for note in shared:
-        console.print(Text(note, style="dim"))
-    console.print()
-    for name in files:
-        click.echo(folder / name)
+
+    def look() -> Document:
+        with uncollected():
+            return build_document(load_sweep(client, study, preset))
+
+    document = None
+    for document in looks(look, (lambda: time.sleep(watch)) if watch else None):
+        if watch:
+            console.clear()
+        show(console, document)
+        for name, content in render(document, names).items():
+            _write(folder / name, content)
+    assert document
+    for name in names:
+        click.echo(folder / f"{document.name}.{name}")
+    return int(strict and bool(document.problems))
 
 
-def _print(console: Console, table: Table, notes: list[str]) -> None:
-    console.print(Text(table.title, style="bold"))
-    console.print(Text(table.caption))
-    for grid in _fitting(console, table):
-        console.print()
-        console.print(grid)
-    console.print()
-    for note in notes:
-        console.print(Text(note, style="dim"))
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Leave out the garbage collector, which would go through a large store's runs again and again to find nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
-def _fitting(console: Console, table: Table) -> list[Grid]:
-    """A table as the first that fits: one grid, one per test set, or one per test set and metric."""
-    found = columns(table)
-    unbounded = console.options.update(max_width=10_000)
-    grids: list[Grid] = []
-    for width in (0, 1, 2):
-        groups: dict[tuple[str, ...], list[Column]] = {}
-        for column in found:
-            groups.setdefault((column.test, column.metric.name)[:width], []).append(column)
-        grids = [_grid(table, group) for group in groups.values()]
-        if all(console.measure(grid, options=unbounded).maximum <= console.width for grid in grids):
-            break
-    return grids
+def looks(look: Callable[[], Document], wait: Callable[[], None] | None) -> Iterator[Document]:
+    """A report, and with `wait` each later one that differs, until no number may still come."""
+    shown, document = None, look()
+    while True:
+        if document != shown:
+            yield document
+        if wait is None or not document.under_way:
+            return
+        wait()
+        shown, document = document, look()
 
 
-def _grid(table: Table, shown: list[Column]) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in table.headings:
-        grid.add_column(Text(f"\n{heading}"), min_width=8)
-    for column in shown:
-        above = column.test if column.kind == "ours" else ""
-        grid.add_column(Text(f"{above}\n{column.heading}"), justify="right", no_wrap=True)
-    for row in table.rows:
-        grid.add_row(*map(Text, row.labels), *(_cell(row, column) for column in shown))
-    return grid
+@main.command()
+@of_a_sweep
+@click.argument("a", metavar="RUN")
+@click.argument("b", metavar="RUN")
+def compare(study: str, preset: str | None, tracking_uri: str | None, runs: Path, a: str, b: str) -> None:
+    """Print how two rows differ: settings, metrics with intervals, metrics along the axis.
 
-
-def _cell(row: Row, column: Column) -> Text:
-    complete = row.cells[column.test, column.metric.name].status == COMPLETE
-    style = "dim" if column.kind != "ours" else "" if complete else "yellow"
-    return Text(column.text(row), style=style)
+    RUN is the name of a row (all its seeds), or the id of a run of a row (that seed alone), or how one begins.
+    """
+    sweep = load_sweep(open_store(tracking_uri or f"sqlite:///{runs}/mlflow.db"), study, preset)
+    show_section(Console(highlight=False), compare_rows(sweep, a, b))
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_bytes(content)

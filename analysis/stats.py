@@ -61,13 +61,37 @@ def crossed(values: Array, images: Index, conditions: Index) -> tuple[Array, Ind
     raise ValueError(f"each image must be there once under each condition, got {len(order)} lines that are not")
 
 
-def estimate(values: Array) -> Estimate:
-    """The mean of `values` (n_seeds, n_images, n_conditions) over all three.
+@dataclass(frozen=True, kw_only=True)
+class Margins:
+    """Means of values by seed (n_seeds,), by image (n_images,) and by condition (n_conditions,): all that an estimate
+    needs, and of a difference they are the differences."""
+
+    seeds: Array
+    images: Array
+    conditions: Array
+
+    def __sub__(self, other: "Margins") -> "Margins":
+        """Margins of the difference; of one without seeds (an untrained row has one) each seed is taken."""
+        return Margins(
+            seeds=self.seeds - other.seeds,
+            images=self.images - other.images,
+            conditions=self.conditions - other.conditions,
+        )
+
+
+def margins(values: Array) -> Margins:
+    """The margins of `values` (n_seeds, n_images, n_conditions)."""
+    over_seeds = values.mean(axis=0)
+    return Margins(seeds=values.mean(axis=(1, 2)), images=over_seeds.mean(axis=1), conditions=over_seeds.mean(axis=0))
+
+
+def estimate(values: Margins) -> Estimate:
+    """The mean over seeds, images and conditions.
 
     A factor of one level (a single condition) is taken as given: the mean is of that one.
     """
-    mean = float(values.mean())
-    if len(values) < 2:
+    mean = float(values.seeds.mean())
+    if len(values.seeds) < 2:
         return Estimate(mean=mean)
     parts, freedom = _variances(values)
     spread = float(np.sqrt(parts.sum()))
@@ -84,7 +108,7 @@ def wins(difference: Array) -> Estimate:
     """How often A is better than B where `difference` (n_seeds, n_images, n_conditions) is A - B: P(A > B) for a new
     training of each, image and condition; ties count half. Bouthillier et al. 2021, with the interval of `estimate`.
     """
-    found = estimate((difference > 0) + 0.5 * (difference == 0))
+    found = estimate(margins((difference > 0) + 0.5 * (difference == 0)))
     if found.low is None or found.high is None:
         return Estimate(mean=found.mean)
     return Estimate(mean=found.mean, spread=found.spread, low=max(0.0, found.low), high=min(1.0, found.high))
@@ -101,9 +125,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _variances(values: Array) -> tuple[Array, Array]:
+def _variances(values: Margins) -> tuple[Array, Array]:
     """The parts of the mean's variance by factor, and their degrees of freedom; factors of one level have none."""
-    means = [values.mean(axis=tuple({0, 1, 2} - {axis})) for axis in range(3) if values.shape[axis] > 1]
+    means = [each for each in (values.seeds, values.images, values.conditions) if len(each) > 1]
     parts = np.array([each.var(ddof=1) / len(each) for each in means])
     return parts, np.array([len(each) - 1.0 for each in means])
 

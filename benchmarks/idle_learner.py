@@ -50,5 +50,7 @@ class IdleLearner:
                 "kernel_size": list(range(config.images)),
             },
             metrics=METRICS,
-            strips=[Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)) for _ in range(STRIPS)],
+            strips={
+                (index, index): Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)) for index in range(STRIPS)
+            },
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.learner import Test
+from sweeps.record import HISTORY_FILE
 from sweeps.stages import Stage
 
 CHECKPOINTS_KEPT = 2
@@ -16,8 +17,9 @@ WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 STATE = "state.pt"
 METRICS = "metrics.json"
-HISTORY = "history.json"
+HISTORY = HISTORY_FILE
 DIGESTS = "digests.json"
+COSTS = "costs.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
-from sweeps.provenance import Provenance, code_digest, git_state
+from sweeps.provenance import Provenance, code_digest, git_state, versions
 from sweeps.resources import Machine, Resources, resolve_device, share_out, this_machine
 from sweeps.stages import Stage, Study
 from sweeps.studies import STUDIES, Inputs
@@ -116,7 +116,7 @@ class Launch:
 
         request = self.request
         data = prepare_data(self.config.data, train=request.train_faces, tests=self._tests, cache=self.cache, tell=tell)
-        for note in data.notes:
+        for note in (*data.notes, *data.licences):
             self.console.print(escape(note), highlight=False)
         return data
 
@@ -251,7 +251,7 @@ class Launch:
         is waiting.
         """
         request = self.request
-        commit, dirty = git_state()
+        commit, diff = git_state()
         here = f"{platform.machine()}, threads: {resources.cpus}"
         if self.device == "cuda":
             import torch
@@ -265,8 +265,12 @@ class Launch:
             owner=_owner(request.runs),
             hardware=here,
             commit=commit,
-            dirty=dirty,
+            dirty=bool(diff),
             code=code_digest(),
+            devices=resources.share,
+            versions=versions(),
+            diff=diff,
+            licences=study.licences,
         )
 
         def open_store() -> "MLflowTracker":

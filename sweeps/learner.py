@@ -35,11 +35,14 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Results on one test set: a column per metric with one value per image, and a few images to look at."""
+    """Results on one test set: a column per metric with one value per image, and a few images to look at.
+
+    `strips` are (degraded | restored | truth) by the image's and the condition's number.
+    """
 
     per_image: dict[str, list[float] | list[int]]
     metrics: tuple[str, ...]
-    strips: list[Image.Image]
+    strips: dict[tuple[int, int], Image.Image]
 
     def means(self) -> dict[str, float]:
         """Mean over images of each metric."""

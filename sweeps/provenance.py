@@ -1,13 +1,17 @@
 """Where a number comes from: commit, code, preset and data, as tags of every run."""
 
 import hashlib
+import platform
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from sweeps import record
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "ray", "mlflow", "numpy")
+"""Whose versions a run's tags hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,9 @@ class Provenance:
     """What every run of a sweep has in common, taken once at its start.
 
     `data` maps a data set's role and name ("train celeba-sample") to its digest; `fingerprints` a test set to its
-    protocol's; `owner` tells one driver's open runs from another's; `hardware` says what computes.
+    protocol's; `owner` tells one driver's open runs from another's; `hardware` says what computes, `devices` what of it
+    each stage has to itself, `versions` with which packages. `diff` is what the checkout has on top of its commit,
+    `licences` are sentences on the use of the data.
     """
 
     study: str
@@ -27,6 +33,10 @@ class Provenance:
     commit: str
     dirty: bool
     code: str
+    devices: str = ""
+    versions: str = ""
+    diff: str = ""
+    licences: tuple[str, ...] = ()
 
     def tags(self) -> dict[str, str]:
         """MLflow tags of a new run."""
@@ -35,6 +45,8 @@ class Provenance:
             record.TAG_PRESET: self.preset,
             record.TAG_OWNER: self.owner,
             record.TAG_HARDWARE: self.hardware,
+            record.TAG_DEVICES: self.devices,
+            record.TAG_VERSIONS: self.versions,
             record.TAG_COMMIT: self.commit,
             record.TAG_DIRTY: str(self.dirty).lower(),
             record.TAG_CODE_DIGEST: self.code,
@@ -46,18 +58,24 @@ class Provenance:
         return {record.data_tag(name): digest for name, digest in self.data.items()}
 
 
-def git_state() -> tuple[str, bool]:
-    """The checkout's commit and whether tracked files differ from it; "unknown" outside a checkout."""
+def git_state(root: Path = ROOT) -> tuple[str, str]:
+    """The checkout's commit and, as a patch, how tracked files differ from it; "unknown" and "" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
+
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        # As `git apply` takes it, whatever the person's own settings.
+        return git("rev-parse", "HEAD").strip(), git("diff", "HEAD", "--no-color", "--no-ext-diff")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown", False
+        return "unknown", ""
 
 
-def _git(*arguments: str) -> str:
-    output = subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True)
-    return output.stdout.strip()
+def versions() -> str:
+    """Versions of Python and of PACKAGES, from their metadata: to import them would take seconds."""
+    numbers = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
 def code_digest() -> str:

@@ -36,6 +36,10 @@ TAG_PRUNED = "whetstone.pruned"
 TAG_DIGEST_PREFIX = "whetstone.digest."
 TAG_OWNER = "whetstone.owner"
 TAG_HARDWARE = "whetstone.hardware"
+TAG_DEVICES = "whetstone.devices"
+"""What a stage had to itself, a number and a unit: `2 cores`, `0.5 GPU`."""
+TAG_VERSIONS = "whetstone.versions"
+"""Versions of Python and of the packages that compute, such as `python 3.11.9, torch 2.15.0`."""
 
 # Labels of a stage, see `label_tag`: a trial's search, its number and values; where a row's values are from.
 LABEL_SEARCH = "search"
@@ -46,11 +50,21 @@ LABEL_WEIGHTS = "weights"
 # Experiment tags. A tag's value is short of 5,000 characters in every store, so a record is cut into chunks.
 TAG_LATEST_PRESET = "whetstone.latest_preset"
 TAG_SWEEP_PREFIX = "whetstone.sweep."
+TAG_SEARCH_PREFIX = "whetstone.search."
 CHUNK = 4000
+
+# Metrics of a run beside its losses, its validations and its tests.
+TRAINING_SECONDS = "cost/training_seconds"
+EVALUATION_SECONDS = "cost/evaluation_seconds"
 
 # Artifacts of a run.
 PER_IMAGE_FOLDER = "per_image"
 STRIPS_FOLDER = "strips"
+HISTORY_FILE = "history.json"
+"""The curves of a finished run once more, as a list of [global step, {name: value}]: of many runs, files are read
+faster than MLflow is asked."""
+DIFF_FILE = "uncommitted.diff"
+"""What `git diff HEAD` said where the checkout was dirty when the run began."""
 # Columns of a per-image file beside one column per metric.
 COLUMN_IMAGE = "image"
 COLUMN_CONDITION = "condition"
@@ -66,9 +80,21 @@ def per_image_file(test: str) -> str:
     return f"{PER_IMAGE_FOLDER}/{test}.parquet"
 
 
-def strip_file(test: str, index: int) -> str:
-    """Artifact path of the `index`-th image strip (degraded | restored | truth) of one test set."""
-    return f"{STRIPS_FOLDER}/{test}/{index:02d}.png"
+def strip_file(test: str, image: int, condition: int) -> str:
+    """Artifact path of an image strip (degraded | restored | truth) of one test set; the numbers are those of the
+    per-image file."""
+    return f"{STRIPS_FOLDER}/{test}/image-{image:04d}-condition-{condition:04d}.png"
+
+
+def strip_of(path: str) -> tuple[int, int] | None:
+    """Image and condition of a path that `strip_file` made; None for any other."""
+    found = re.search(r"(?:^|/)image-(\d{4,9})-condition-(\d{4,9})\.png$", path)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def search_experiment(study: str) -> str:
+    """Name of the experiment that holds the trials of a study's searches."""
+    return f"{study}-search"
 
 
 def protocol_tag(test: str) -> str:
@@ -87,15 +113,29 @@ def data_tag(name: str) -> str:
 
 
 KNOWN_FIELDS_ONLY = ConfigDict(extra="forbid")
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class Metric:
-    """A metric shown in tables: its name in the store, its label and decimals."""
+    """A metric shown in tables, the larger the better: its name in the store, its label, decimals and unit ("dB").
+
+    `relevant` is the smallest difference worth a claim: a comparison that could not have shown it is underpowered.
+    """
 
     name: str
     label: str
     decimals: Annotated[int, Field(ge=0, le=10)]
+    unit: str = ""
+    relevant: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
+class Axis:
+    """A column of the per-image files that metrics are drawn against, and its label."""
+
+    column: str
+    label: str
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
@@ -104,7 +144,7 @@ class RowRecord:
 
     `cells` has one text per label column of the table. `keys` maps a seed (as text: JSON) to the key of the row's last
     stage. `published` maps a test set to {metric: value}. An untrained row (the degraded input) has `trained` False and
-    the one seed-independent key under every seed.
+    the one seed-independent key under every seed. An `optional` row is of another study: shown where the store has it.
     """
 
     name: str
@@ -112,16 +152,25 @@ class RowRecord:
     keys: dict[str, str]
     published: dict[str, dict[str, float]]
     trained: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
 class TableRecord:
-    """A table: its title ("Table 1"), caption, label column headings and rows in order."""
+    """A table: its title ("Table 1"), caption, label column headings and rows in order, the full model last."""
 
     title: str
     caption: str
-    headings: list[str]
-    rows: list[RowRecord]
+    headings: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[RowRecord], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> "TableRecord":
+        if any(len(row.cells) != len(self.headings) for row in self.rows):
+            raise ValueError(f"rows must have a label cell for each of {len(self.headings)} headings")
+        if len({row.name for row in self.rows}) < len(self.rows):
+            raise ValueError("rows must have names of their own")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
@@ -130,7 +179,9 @@ class SweepRecord:
 
     `fingerprints` maps a test set to its protocol's fingerprint: a run with another one for that test set is stale.
     `comparable` says whether the data and the training are the published ones, so that a difference to a published
-    number means something. `notes` are sentences that belong under every table (preset, data, licences).
+    number means something. `notes` are sentences that belong under every table (preset, data), `licences` those of the
+    data. `axis` is what metrics are drawn against, `curve` the metric of the learning curves. `zooms` names parts of an
+    image worth a closer look: left, top, right and bottom as shares of its size.
     """
 
     study: str
@@ -138,10 +189,14 @@ class SweepRecord:
     seeds: list[int]
     tests: list[str]
     fingerprints: dict[str, str]
-    metrics: list[Metric]
+    metrics: Annotated[list[Metric], Field(min_length=1)]
     tables: Annotated[list[TableRecord], Field(min_length=1)]
     comparable: bool
     notes: list[str]
+    licences: list[str] = Field(default_factory=list)
+    axis: Axis | None = None
+    curve: str = "validation/psnr"
+    zooms: dict[str, tuple[Share, Share, Share, Share]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fingerprint_of_each_test(self) -> "SweepRecord":
@@ -191,3 +246,44 @@ def from_tags(tags: dict[str, str], preset: str | None = None) -> SweepRecord:
     except (KeyError, ValueError) as error:
         raise ValueError(f"the store's sweep record must be whole, and is not: {error}") from error
     return SweepRecord.from_json(text)
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
+class SearchRecord:
+    """A search that ended: what it varied, and what came out.
+
+    `metric` is the validation metric that trials are compared by, `first_step` the global step at which they start.
+    `importances` maps a field to its share of the variance at the first rung; empty where there are too few trials.
+    """
+
+    id: str
+    study: str
+    preset: str
+    row: str
+    metric: str
+    first_step: int
+    rungs: list[int]
+    ranges: dict[str, tuple[float, float]]
+    trials: int
+    best: dict[str, float]
+    importances: dict[str, float]
+
+    def to_tag(self) -> tuple[str, str]:
+        """Experiment tag that holds the record: its name and value."""
+        return TAG_SEARCH_PREFIX + self.id, json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+def searches_from_tags(tags: dict[str, str], preset: str) -> list[SearchRecord]:
+    """The searches of a preset that an experiment's tags hold, by row and id.
+
+    Raises:
+        ValueError: a tag's value is not such a record.
+    """
+    found = []
+    for tag, text in tags.items():
+        if tag.startswith(TAG_SEARCH_PREFIX):
+            try:
+                found.append(TypeAdapter(SearchRecord).validate_json(text))
+            except ValidationError as error:
+                raise ValueError(f"the store's search record is not of schema {SCHEMA}: {one_line(error)}") from error
+    return sorted((each for each in found if each.preset == preset), key=lambda each: (each.row, each.id))

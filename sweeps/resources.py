@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps.naming import counted
 from sweeps.stages import Stage
 
 GPU_MEMORY_PER_TRIAL = 16 * 2**30
@@ -53,6 +54,13 @@ class Resources:
     cpus: int
     gpus: float
     at_once: int
+
+    @property
+    def share(self) -> str:
+        """What a trial has to itself, as `record.TAG_DEVICES` says it: its GPUs if it has any, else its cores."""
+        if self.gpus:
+            return f"{self.gpus:.3g} {'GPU' if self.gpus <= 1 else 'GPUs'}"
+        return counted(self.cpus, "core")
 
 
 def resolve_device(name: str, machine: Machine) -> str:

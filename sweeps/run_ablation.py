@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from sweeps.estimate import Estimate
 from sweeps.launch import Launch, Request, run, summary
@@ -15,7 +16,7 @@ from sweeps.resources import chains_at_once
 from sweeps.stages import Study
 from sweeps.stages import flat as as_flat
 from sweeps.studies import describe
-from sweeps.sweep import LongestChainFirst
+from sweeps.sweep import LongestChainFirst, StoreError
 from sweeps.weights import Found
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
                 costs = list(compress(launch.costs(change, count, resources), left))
                 _require_budget(launch.estimate(list(compress(stages, left)), costs, resources), budget)
         tracker.close_abandoned([stage.key for stage in stages])
-        tracker.publish(describe(study, request.preset, count))
+        published = describe(study, request.preset, count)
+        tracker.publish(published)
         launch.say_where()
         sweep, progress = launch.sweep(study, stages, tracker, LongestChainFirst(stages), evaluate=True)
         for stage in sweep.already_done:
@@ -70,11 +72,23 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         if sweep.over():
             launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
             code = 0
+        elif code := run(launch, study, sweep, progress, resources):
+            return code
         else:
-            code = run(launch, study, sweep, progress, resources) or summary(launch.console, sweep)
+            code = summary(launch.console, sweep)
+        _register(launch.console, tracker, study, published.curve)
         if flat and not code:
             _compare(launch.console, tracker, tree, study)
         return code
+
+
+def _register(console: Console, tracker: "MLflowTracker", study: Study, metric: str) -> None:
+    """Give the rows' models their names. All results are in the store by now: where its registry does not answer, or is
+    not ours to write to, that is worth a line and no more; the same command tries again."""
+    try:
+        tracker.register(study.rows, metric)
+    except StoreError as error:
+        console.print(f"The rows' models could not be registered: {escape(str(error))}", style="yellow")
 
 
 def _compare(console: Console, tracker: "MLflowTracker", tree: Study, separate: Study) -> None:

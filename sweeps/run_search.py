@@ -13,6 +13,7 @@ from sweeps import cli
 from sweeps.halving import rungs
 from sweeps.launch import Launch, Request, run, summary
 from sweeps.lock import only_driver
+from sweeps.record import SearchRecord, search_experiment
 from sweeps.resources import Resources
 from sweeps.stages import Range, Space, Stage, Study
 from sweeps.suggest import TRIALS_FOR_IMPORTANCE
@@ -55,7 +56,7 @@ def search(
     with only_driver(request.runs):
         plain = launch.real_study([seed])
         resources = launch.resources(trials)
-        tracker = launch.tracker(plain, resources, experiment=f"{plain.name}-search")
+        tracker = launch.tracker(plain, resources, experiment=search_experiment(plain.name))
         launch.say_where()
         failed: list[Stage] = []
         for space in spaces:
@@ -76,8 +77,8 @@ def search(
             sweep, progress = launch.sweep(study, schedule.stages, tracker, schedule, evaluate=False)
             if not sweep.over() and (code := run(launch, study, sweep, progress, resources)):
                 return code
-            best = schedule.best(sweep)
-            _show_search(launch.console, schedule, sweep)
+            best, shares = schedule.best(sweep), schedule.importances(sweep)
+            _show_search(launch.console, schedule, sweep, shares)
             failed = [*failed, *sweep.all_in(State.FAILED)]
             if best is None:
                 return 1
@@ -92,6 +93,7 @@ def search(
                 ),
             )
             found.write(file)
+            tracker.publish_search(_record(schedule, best, shares, study=plain.name, preset=request.preset))
     launch.console.print(
         "`python -m sweeps.ablation` trains the rows with these values, given the options of the study and"
     )
@@ -150,8 +152,24 @@ def _standing(trial: Trial) -> tuple[int, float]:
     return step, trial.measured.get(step, -math.inf)
 
 
-def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
-    """The trials, the best first, what was spent, and what mattered."""
+def _record(schedule: Search, best: Trial, shares: dict[str, float], *, study: str, preset: str) -> SearchRecord:
+    return SearchRecord(
+        id=schedule.id,
+        study=study,
+        preset=preset,
+        row=schedule.space.row,
+        metric=schedule.metric,
+        first_step=best.stage.first_step,
+        rungs=list(schedule.rungs),
+        ranges={each.field: (each.low, each.high) for each in schedule.space.ranges},
+        trials=len(schedule.trials),
+        best=best.values,
+        importances=shares,
+    )
+
+
+def _show_search(console: Console, schedule: Search, sweep: Sweep, shares: dict[str, float]) -> None:
+    """The trials, the best first, what was spent, and each field's share of the importance."""
     best = schedule.best(sweep)
     table = Table(
         title=f"Search {schedule.id}, row {schedule.space.row}", title_justify="left", box=None, pad_edge=False
@@ -182,7 +200,7 @@ def _show_search(console: Console, schedule: Search, sweep: Sweep) -> None:
     console.print(
         f"{spent:,} steps in place of {full:,} ({spent / full:.0%}), {sweep.executed:,} of them now.", highlight=False
     )
-    if shares := schedule.importances(sweep):
+    if shares:
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.print(f"Importance at the first rung (fANOVA): {listed}", highlight=False)
     else:

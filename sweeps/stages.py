@@ -6,13 +6,13 @@ Nothing here knows what is being restored: a study brings its configs, and they 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from sweeps.learner import Config, Test
 from sweeps.overrides import apply_overrides
-from sweeps.record import LABEL_WEIGHTS, Metric
+from sweeps.record import LABEL_WEIGHTS, Axis, Metric
 
 PROTOCOL_VERSION = 1
 """Part of every stage key: raised when the meaning of a config, of a step or of a checkpoint changes."""
@@ -124,7 +124,11 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything a sweep needs to know: rows, tests, metrics and tables, and what is worth a search."""
+    """Everything a sweep needs to know: rows, tests, metrics and tables, and what is worth a search.
+
+    `optional` rows have lines in the tables, but another study trains them: they are shown where the store has them.
+    `notes`, `licences`, `axis` and `zooms` are for the reader of a report, see `record.SweepRecord`.
+    """
 
     name: str
     rows: tuple[Row, ...]
@@ -134,6 +138,10 @@ class Study:
     comparable: bool
     notes: tuple[str, ...]
     spaces: tuple[Space, ...] = ()
+    optional: tuple[Row, ...] = ()
+    licences: tuple[str, ...] = ()
+    axis: Axis | None = None
+    zooms: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
     def stages(self) -> list[Stage]:
         """The stage tree: every distinct stage of all rows, parents before their children."""
@@ -149,9 +157,10 @@ class Study:
         return [row.name for row in self.rows if any(last.key == stage.key for last in row.stages)]
 
     def flat_steps(self) -> int:
-        """Steps if every line of every table were trained from scratch, without shared prefixes."""
+        """Steps if every line of every table (but for optional ones) were trained from scratch, without shared
+        prefixes."""
         rows = {row.name: row for row in self.rows}
-        lines = [rows[line.row] for table in self.tables for line in table.lines]
+        lines = [rows[line.row] for table in self.tables for line in table.lines if line.row in rows]
         return sum(last.last_step for row in lines for last in row.stages)
 
     def tree_steps(self) -> int:
@@ -193,20 +202,24 @@ def tuned(study: Study, found: Mapping[str, Values], label: str) -> Study:
             return moved
         return replace(moved, name=f"{stage.name} · {'tuned' if stage.key in changes else 'on tuned'}")
 
-    return replace(
-        study,
-        rows=tuple(replace(row, stages=tuple(rebuild(last) for last in row.stages)) for row in study.rows),
-    )
+    def rebuilt(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        return tuple(replace(row, stages=tuple(rebuild(last) for last in row.stages)) for row in rows)
+
+    return replace(study, rows=rebuilt(study.rows), optional=rebuilt(study.optional))
 
 
 def flat(study: Study) -> Study:
     """The same study without shared prefixes: each row trains its whole chain for itself, to show that sharing changes
-    nothing. Its stages have keys of their own, its results an experiment of their own."""
+    nothing. Its stages have keys of their own, its results an experiment of their own; it has no optional rows."""
     rows = tuple(
         replace(row, stages=tuple(_copy(last, row.name) if last.steps else last for last in row.stages))
         for row in study.rows
     )
-    return replace(study, name=f"{study.name}-flat", rows=rows)
+    own = {row.name for row in rows}
+    tables = tuple(
+        replace(table, lines=tuple(line for line in table.lines if line.row in own)) for table in study.tables
+    )
+    return replace(study, name=f"{study.name}-flat", rows=rows, optional=(), tables=tables)
 
 
 def _copy(stage: Stage, name: str) -> Stage:

@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 
 from sweeps.deblurring.config import BlurredStage, DeblurConfig, TrainingStage
 from sweeps.deblurring.data import DeblurData
-from sweeps.record import Metric, RowRecord, SweepRecord, TableRecord
+from sweeps.record import Axis, Metric, RowRecord, SweepRecord, TableRecord
 from sweeps.stages import Line, Range, Row, Space, Stage, Study, Table
 
-METRICS = (Metric(name="psnr", label="PSNR", decimals=2), Metric(name="ssim", label="SSIM", decimals=3))
+METRICS = (
+    Metric(name="psnr", label="PSNR", decimals=2, unit="dB", relevant=0.1),
+    Metric(name="ssim", label="SSIM", decimals=3, relevant=0.005),
+)
 SSIM_NOTE = "SSIM is the 3-D one (MATLAB's on an RGB volume), as the published values are."
+AXIS = Axis(column="kernel_size", label="Kernel size (pixels)")
+ZOOMS = {"eyes": (0.2, 0.22, 0.8, 0.45), "mouth": (0.25, 0.54, 0.75, 0.78)}
+"""Of an aligned face: of 128 pixels, the eyes are at (43, 42) and (84, 42), the corners of the mouth at (47, 84) and
+(83, 84)."""
 BLURRED = "blurred"
 PERCEPTUAL = Range(field="losses.perceptual", low=1e-5, high=1e-2)
 ADVERSARIAL = Range(field="losses.adversarial", low=1e-4, high=1e-1)
@@ -35,50 +42,23 @@ class Inputs:
 
 
 def tables(inputs: Inputs) -> Study:
-    """Tables 1 and 2: scales, multi-task, and the added losses. Five distinct stages a seed."""
+    """Tables 1 and 2: scales, multi-task, and the added losses. Five distinct stages a seed.
+
+    Table 2 has lines for the rows that `controls` adds, where the store has them.
+    """
     rows = _content_rows(inputs) + _loss_rows(inputs)
-    return _study("tables", inputs, rows, (_table_1(), _table_2()))
+    return _study("tables", inputs, rows, (_table_1(), _table_2()), optional=_control_rows(inputs))
 
 
 def controls(inputs: Inputs) -> Study:
     """Table 2 beside content-only rows of the same length: each added loss also adds iterations."""
-    schedule = inputs.config.schedule
-
-    def longer(parent: Stage, steps: int) -> Stage:
-        return Stage(
-            name=f"multi-task · content to {parent.last_step + steps}",
-            config=_training(inputs, scales=2, multi_task=True),
-            steps=steps,
-            seed=parent.seed,
-            parent=parent,
-        )
-
-    content = [_content(inputs, seed, scales=2, multi_task=True) for seed in inputs.seeds]
-    first = [longer(stage, schedule.perceptual) for stage in content]
-    second = [longer(stage, schedule.adversarial) for stage in first]
     rows = (
         _blurred_row(inputs),
-        Row(name="multi-task", stages=tuple(content)),
-        Row(name="control-perceptual", stages=tuple(first)),
-        Row(name="control-adversarial", stages=tuple(second)),
+        Row(name="multi-task", stages=_multi_task(inputs)),
+        *_control_rows(inputs),
         *_loss_rows(inputs),
     )
-    table = _table_2()
-    lines = {line.row: line for line in table.lines}
-    length = "Content loss, as long as "
-    table = replace(
-        table,
-        title="Table 2 with controls",
-        lines=(
-            lines[BLURRED],
-            lines["multi-task"],
-            Line(row="control-perceptual", cells=(length + "+ Perceptual",), published={}),
-            lines["loss-perceptual"],
-            Line(row="control-adversarial", cells=(length + "+ Adversarial",), published={}),
-            lines["loss-adversarial"],
-        ),
-    )
-    return _study("controls", inputs, rows, (table,))
+    return _study("controls", inputs, rows, (replace(_table_2(), title="Table 2 with controls"),))
 
 
 STUDIES: dict[str, Callable[[Inputs], Study]] = {"tables": tables, "controls": controls}
@@ -86,10 +66,10 @@ STUDIES: dict[str, Callable[[Inputs], Study]] = {"tables": tables, "controls": c
 
 def describe(study: Study, preset: str, seeds: Sequence[int]) -> SweepRecord:
     """What the store is told of a sweep."""
-    keys = {
-        row.name: {str(seed): stage.key for seed, stage in zip(seeds, row.stages, strict=True)} for row in study.rows
-    }
-    trained = {row.name: bool(row.stages[0].last_step) for row in study.rows}
+    rows = (*study.rows, *study.optional)
+    keys = {row.name: {str(seed): stage.key for seed, stage in zip(seeds, row.stages, strict=True)} for row in rows}
+    trained = {row.name: bool(row.stages[0].last_step) for row in rows}
+    optional = {row.name for row in study.optional}
     return SweepRecord(
         study=study.name,
         preset=preset,
@@ -109,6 +89,7 @@ def describe(study: Study, preset: str, seeds: Sequence[int]) -> SweepRecord:
                         keys=keys[line.row],
                         published=line.published,
                         trained=trained[line.row],
+                        optional=line.row in optional,
                     )
                     for line in table.lines
                 ],
@@ -117,10 +98,15 @@ def describe(study: Study, preset: str, seeds: Sequence[int]) -> SweepRecord:
         ],
         comparable=study.comparable,
         notes=list(study.notes),
+        licences=list(study.licences),
+        axis=study.axis,
+        zooms=study.zooms,
     )
 
 
-def _study(name: str, inputs: Inputs, rows: tuple[Row, ...], tables: tuple[Table, ...]) -> Study:
+def _study(
+    name: str, inputs: Inputs, rows: tuple[Row, ...], tables: tuple[Table, ...], *, optional: tuple[Row, ...] = ()
+) -> Study:
     published = DeblurConfig()  # but for the loss weights, which the paper does not give
     return Study(
         name=name,
@@ -131,6 +117,10 @@ def _study(name: str, inputs: Inputs, rows: tuple[Row, ...], tables: tuple[Table
         comparable=replace(inputs.config, losses=published.losses) == published,
         notes=(inputs.caption, SSIM_NOTE, *inputs.data.notes),
         spaces=SPACES,
+        optional=optional,
+        licences=inputs.data.licences,
+        axis=AXIS,
+        zooms=ZOOMS,
     )
 
 
@@ -170,6 +160,11 @@ def _content(inputs: Inputs, seed: int, *, scales: int, multi_task: bool) -> Sta
     )
 
 
+def _multi_task(inputs: Inputs) -> tuple[Stage, ...]:
+    """The content stage that all losses are added to, for each seed."""
+    return tuple(_content(inputs, seed, scales=2, multi_task=True) for seed in inputs.seeds)
+
+
 def _blurred_row(inputs: Inputs) -> Row:
     fingerprints = tuple(test.fingerprint for test in inputs.data.tests)
     stage = Stage(name="blurred input", config=BlurredStage(tests=fingerprints), steps=0, seed=0)
@@ -193,20 +188,19 @@ def _content_rows(inputs: Inputs) -> tuple[Row, ...]:
 def _loss_rows(inputs: Inputs) -> tuple[Row, ...]:
     schedule = inputs.config.schedule
     perceptual, adversarial = [], []
-    for seed in inputs.seeds:
-        content = _content(inputs, seed, scales=2, multi_task=True)
+    for content in _multi_task(inputs):
         first = Stage(
             name="multi-task · +perceptual",
             config=_training(inputs, scales=2, multi_task=True, perceptual=True),
             steps=schedule.perceptual,
-            seed=seed,
+            seed=content.seed,
             parent=content,
         )
         second = Stage(
             name="multi-task · +adversarial",
             config=_training(inputs, scales=2, multi_task=True, perceptual=True, adversarial=True),
             steps=schedule.adversarial,
-            seed=seed,
+            seed=content.seed,
             parent=first,
         )
         perceptual.append(first)
@@ -215,6 +209,24 @@ def _loss_rows(inputs: Inputs) -> tuple[Row, ...]:
         Row(name="loss-perceptual", stages=tuple(perceptual)),
         Row(name="loss-adversarial", stages=tuple(adversarial)),
     )
+
+
+def _control_rows(inputs: Inputs) -> tuple[Row, ...]:
+    """Content-only rows, each as long as the loss row of its name."""
+    schedule = inputs.config.schedule
+
+    def longer(parent: Stage, steps: int) -> Stage:
+        return Stage(
+            name=f"multi-task · content to {parent.last_step + steps}",
+            config=_training(inputs, scales=2, multi_task=True),
+            steps=steps,
+            seed=parent.seed,
+            parent=parent,
+        )
+
+    first = tuple(longer(stage, schedule.perceptual) for stage in _multi_task(inputs))
+    second = tuple(longer(stage, schedule.adversarial) for stage in first)
+    return (Row(name="control-perceptual", stages=first), Row(name="control-adversarial", stages=second))
 
 
 def _published(helen: tuple[float, float], celeba: tuple[float, float]) -> dict[str, dict[str, float]]:
@@ -252,6 +264,7 @@ def _table_1() -> Table:
 
 
 def _table_2() -> Table:
+    length = "Content loss, as long as "
     return Table(
         title="Table 2",
         caption="Quantitative evaluation for constraints.",
@@ -263,11 +276,13 @@ def _table_2() -> Table:
                 cells=("Content loss",),
                 published=_published((23.69, 0.852), (23.04, 0.859)),
             ),
+            Line(row="control-perceptual", cells=(length + "+ Perceptual",), published={}),
             Line(
                 row="loss-perceptual",
                 cells=("+ Perceptual loss",),
                 published=_published((24.21, 0.857), (23.48, 0.864)),
             ),
+            Line(row="control-adversarial", cells=(length + "+ Adversarial",), published={}),
             Line(
                 row="loss-adversarial",
                 cells=("+ Adversarial loss",),

@@ -5,11 +5,13 @@ The driver is the only writer. Runs are found by their stage key, in any experim
 
 import json
 import logging
+import math
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -37,17 +39,20 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from PIL import Image
 
-from sweeps import record
+from sweeps import descriptions, record
 from sweeps.cli import first_cause, sqlite_file, without_password
-from sweeps.job import DIGESTS, METRICS, STATE, Point
+from sweeps.job import COSTS, DIGESTS, METRICS, STATE, Point
 from sweeps.naming import got
 from sweeps.provenance import Provenance
-from sweeps.stages import Stage, Values
+from sweeps.stages import Row, Stage, Values
 from sweeps.sweep import StoreError
 
 POINTS_AT_ONCE = 50
@@ -56,6 +61,8 @@ ANSWER = 20.0
 """Seconds in which a tracking server must answer."""
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
+JOINED = {record.TAG_CODE_DIGEST: "+", record.TAG_DEVICES: " + ", record.TAG_VERSIONS: " + "}
+"""Tags that name all that had a part in a run, and what stands between two of them."""
 
 
 P = ParamSpec("P")
@@ -93,16 +100,25 @@ class MLflowRun:
         return str(self._run.info.run_id)
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """Last value of each metric."""
+        return dict(self._run.data.metrics)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the final model is there: not of a run in which nothing is trained."""
+        return bool(_models(self._run))
+
+    @property
     def model_id(self) -> str:
         """Id of the final model, a LoggedModel.
 
         Raises:
             ValueError: there is none.
         """
-        outputs = self._run.outputs.model_outputs if self._run.outputs else []
-        if not outputs:
+        if not self.has_model:
             raise ValueError(f"run {self.run_id} must have a model, got none: it was deleted")
-        return str(outputs[-1].model_id)
+        return _models(self._run)[-1]
 
     def model_folder(self) -> Path:
         """The final model's files: where they lie if the store is on this machine, else a copy fetched once."""
@@ -151,6 +167,62 @@ class MLflowTracker:
         """Say in the store what this sweep asks for."""
         for tag, value in record.to_tags(sweep).items():
             self._client.set_experiment_tag(self._experiment_id, tag, value)
+
+    @answering
+    def publish_search(self, search: record.SearchRecord) -> None:
+        """Say in the store what a search has found."""
+        self._client.set_experiment_tag(self._experiment_id, *search.to_tag())
+
+    @answering
+    def register(self, rows: Sequence[Row], metric: str) -> None:
+        """Make the finished runs of each row the versions of a registered model of the row's name; its aliases are for
+        the one of the largest validation `metric`. What is so already stays."""
+        for row in rows:
+            found = [(stage, self.find(stage)) for stage in row.stages if descriptions.is_registered(stage)]
+            if runs := [(stage, run) for stage, run in found if run and run.has_model]:
+                self._register(row.name, runs, metric)
+
+    def _register(self, name: str, runs: Sequence[tuple[Stage, MLflowRun]], metric: str) -> None:
+        model = self._registered_model(name, metric)
+        known = self._client.search_model_versions(f"name = '{name}'")
+        versions = {version.run_id: str(version.version) for version in known}
+        for stage, run in runs:
+            if run.run_id not in versions:
+                versions[run.run_id] = self._add_version(name, stage, run, metric)
+        best = max((run for _, run in runs), key=lambda run: run.metrics.get(metric, -math.inf))
+        for alias in (descriptions.BEST, descriptions.best_of(self._provenance.preset)):
+            if str(model.aliases.get(alias)) != versions[best.run_id]:
+                self._client.set_registered_model_alias(name, alias, versions[best.run_id])
+
+    def _registered_model(self, name: str, metric: str) -> RegisteredModel:
+        try:
+            return self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        return self._client.create_registered_model(name, description=descriptions.of_model(name, metric))
+
+    def _add_version(self, name: str, stage: Stage, run: MLflowRun, metric: str) -> str:
+        tags = {
+            record.TAG_STUDY: self._provenance.study,
+            record.TAG_PRESET: self._provenance.preset,
+            record.TAG_SEED: str(stage.seed),
+            record.TAG_STAGE_KEY: stage.key,
+            **({metric: f"{run.metrics[metric]:.6g}"} if metric in run.metrics else {}),
+        }
+        description = descriptions.of_version(stage, self._provenance)
+        with _as_default(self._client.tracking_uri):
+            made = self._client.create_model_version(
+                name, f"models:/{run.model_id}", run.run_id, tags, description=description, model_id=run.model_id
+            )
+        self._link(run.model_id, {"name": name, "version": str(made.version)})
+        return str(made.version)
+
+    def _link(self, model_id: str, version: dict[str, str]) -> None:
+        """Let the pages of runs and models show a version. A server has done so, a database has not."""
+        known = json.loads(self._client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+        if version not in ({**each, "version": str(each["version"])} for each in known):
+            self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, version])})
 
     @answering
     def find(self, stage: Stage) -> MLflowRun | None:
@@ -207,12 +279,26 @@ class MLflowTracker:
         """Say of a finished run which rows it now stands for, and where their values are from."""
         run = self._own_run(stage)
         assert run is not None
-        self._name(run.info.run_id, stage, rows)
+        self._name(run, stage, rows)
 
-    def _name(self, run_id: str, stage: Stage, rows: list[str]) -> None:
-        self._client.update_run(run_id, name=stage.title)
-        for tag, value in {record.TAG_ROWS: json.dumps(rows), **_labels(stage)}.items():
-            self._client.set_tag(run_id, tag, value)
+    def _name(self, run: Run, stage: Stage, rows: list[str]) -> None:
+        self._client.update_run(run.info.run_id, name=stage.title)
+        tags = {**self._naming_tags(stage, rows), **_labels(stage)}
+        if run.data.tags.get(record.TAG_ROWS) == tags[record.TAG_ROWS]:
+            del tags[MLFLOW_RUN_NOTE]  # a person may have put something else there
+        self._set_tags(run, tags)
+
+    def _naming_tags(self, stage: Stage, rows: list[str]) -> dict[str, str]:
+        return {
+            record.TAG_ROWS: ", ".join(rows),
+            MLFLOW_RUN_NOTE: descriptions.of_run(stage, rows, self._provenance),
+        }
+
+    def _set_tags(self, run: Run, tags: Mapping[str, str]) -> None:
+        """Those that are not so already, in one request."""
+        new = [RunTag(tag, value) for tag, value in tags.items() if run.data.tags.get(tag) != value]
+        if new:
+            self._client.log_batch(run.info.run_id, tags=new)
 
     @answering
     def digests(self, stage: Stage) -> dict[str, str]:
@@ -228,12 +314,19 @@ class MLflowTracker:
         for tag in (record.TAG_FAILURE, record.TAG_PRUNED):
             if tag in run.data.tags:
                 self._client.delete_tag(run_id, tag)
-        code = run.data.tags[record.TAG_CODE_DIGEST]
-        if self._provenance.code not in code.split("+"):
-            self._client.set_tag(run_id, record.TAG_CODE_DIGEST, f"{code}+{self._provenance.code}")
-        for tag, value in self._provenance.data_tags().items():
-            self._client.set_tag(run_id, tag, value)
-        self._name(run_id, stage, rows)
+        self._set_tags(run, {**self._joined_tags(run), **self._provenance.data_tags()})
+        self._name(run, stage, rows)
+
+    def _joined_tags(self, run: Run) -> dict[str, str]:
+        """What had a part in the run until now, and what has from now on. The cores of an evaluation don't count: they
+        are not what the run was trained on."""
+        tags, joined = self._provenance.tags(), dict[str, str]()
+        for tag, between in JOINED.items():
+            if tag == record.TAG_DEVICES and run.info.status == "FINISHED":
+                continue
+            parts = [*run.data.tags.get(tag, "").split(between), tags[tag]]
+            joined[tag] = between.join(dict.fromkeys(filter(None, parts)))
+        return joined
 
     @answering
     def close_abandoned(self, keys: Collection[str]) -> None:
@@ -281,30 +374,42 @@ class MLflowTracker:
             if self._client.get_run(run_id).info.status != "FINISHED":  # what was trained stays trained
                 self._client.set_terminated(run_id, "KILLED" if failure is None else "FAILED")
             return
+        run = self._client.get_run(run_id)
         metrics = json.loads((result / METRICS).read_text())
-        for folder in (record.PER_IMAGE_FOLDER, record.STRIPS_FOLDER):
-            if (result / folder).exists():
-                self._client.log_artifacts(run_id, str(result / folder), folder)
-        self._log_images(run_id, result / record.STRIPS_FOLDER)
-        if (result / "model").exists() and not self._has_model(run_id):
+        self._client.log_artifact(run_id, str(result / record.HISTORY_FILE))
+        if (result / record.PER_IMAGE_FOLDER).exists():
+            self._client.log_artifacts(run_id, str(result / record.PER_IMAGE_FOLDER), record.PER_IMAGE_FOLDER)
+        if (result / record.STRIPS_FOLDER).exists():
+            self._log_strips(run, result / record.STRIPS_FOLDER)
+        if (result / "model").exists() and not _models(run):
             self._log_model(stage, run_id, result / "model")
         tests = {metric.split("/")[1] for metric in metrics}
+        metrics |= self._costs(run, result, tests)
         digests = json.loads((result / DIGESTS).read_text())
         tags = [
             *(RunTag(record.protocol_tag(test), self._provenance.fingerprints[test]) for test in sorted(tests)),
             *(RunTag(record.TAG_DIGEST_PREFIX + name, digest) for name, digest in digests.items()),
         ]
-        known = self._client.get_run(run_id).data.metrics
-        new = {name: value for name, value in metrics.items() if known.get(name) != value}
+        new = {name: value for name, value in metrics.items() if run.data.metrics.get(name) != value}
         self._client.log_batch(run_id, metrics=_points(new, stage.last_step), tags=tags)
         self._client.set_terminated(run_id, "FINISHED")
+
+    def _costs(self, run: Run, result: Path, tests: Collection[str]) -> dict[str, float]:
+        """What the run has cost with this result; nothing new where an end that was cut off has said so already."""
+        fingerprints = self._provenance.fingerprints
+        said = bool(tests) and all(run.data.tags.get(record.protocol_tag(test)) == fingerprints[test] for test in tests)
+        if said or not (result / COSTS).exists():  # a result of an earlier version has none
+            return {}
+        costs: dict[str, float] = json.loads((result / COSTS).read_text())
+        costs[record.EVALUATION_SECONDS] += run.data.metrics.get(record.EVALUATION_SECONDS, 0.0)
+        return costs
 
     def _create(self, stage: Stage, rows: list[str]) -> Run:
         tags = {
             record.TAG_SCHEMA: record.SCHEMA,
             record.TAG_STAGE_KEY: stage.key,
             record.TAG_STAGE: stage.name,
-            record.TAG_ROWS: json.dumps(rows),
+            **self._naming_tags(stage, rows),
             record.TAG_SEED: str(stage.seed),
             **self._provenance.tags(),
             **_labels(stage),
@@ -319,6 +424,8 @@ class MLflowTracker:
             "seed": stage.seed,
         }
         self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        if self._provenance.diff:
+            self._client.log_text(run.info.run_id, self._provenance.diff, record.DIFF_FILE)
         parent = self.find(stage.parent) if stage.parent else None
         self._client.log_inputs(
             run.info.run_id,
@@ -336,21 +443,19 @@ class MLflowTracker:
             for name, digest in self._provenance.data.items()
         ]
 
-    def _log_images(self, run_id: str, strips: Path) -> None:
-        tests = [path.name for path in strips.iterdir()] if strips.exists() else []
-        # MLflow names each file anew: what was logged before a kill, or on a test set that has changed, would stay.
-        for old in self._client.list_artifacts(run_id, "images"):
-            if any(Path(old.path).name.startswith(f"{test}~") for test in tests):
-                place = self._client.get_run(run_id).info.artifact_uri
-                artifacts: Any = get_artifact_repository(place, tracking_uri=self._client.tracking_uri)
-                artifacts.delete_artifacts(old.path)
+    def _log_strips(self, run: Run, strips: Path) -> None:
+        """As files, and as images for MLflow's own page."""
+        run_id, tests = run.info.run_id, [path.name for path in strips.iterdir()]
+        # MLflow names each image anew, and a test set that has changed has other strips: what was there would stay.
+        artifacts: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._client.tracking_uri)
+        for folder in ("images", record.STRIPS_FOLDER):
+            for old in artifacts.list_artifacts(folder):
+                if Path(old.path).name.split("~")[0] in tests:
+                    artifacts.delete_artifacts(old.path)
+        self._client.log_artifacts(run_id, str(strips), record.STRIPS_FOLDER)
         for path in sorted(strips.glob("*/*.png")):
             with Image.open(path) as image:
                 self._client.log_image(run_id, image, key=f"{path.parent.name}/{path.stem}", step=STRIP_STEP)
-
-    def _has_model(self, run_id: str) -> bool:
-        outputs = self._client.get_run(run_id).outputs
-        return bool(outputs and outputs.model_outputs)
 
     def _delete_unfinished_models(self, run_id: str) -> None:
         """Those whose logging was cut off: no run has them as an output."""
@@ -361,7 +466,7 @@ class MLflowTracker:
 
     def _log_model(self, stage: Stage, run_id: str, folder: Path) -> None:
         self._delete_unfinished_models(run_id)
-        name = "".join(letter if letter.isalnum() else "-" for letter in stage.title)
+        name = re.sub(r"[^\w]+", "-", stage.title)  # MLflow takes no more
         model = self._client.create_logged_model(
             self._experiment_id, name=name, source_run_id=run_id, model_type="stage"
         )
@@ -374,7 +479,8 @@ class MLflowTracker:
         if experiment := self._client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         location = None if uri.startswith("http") else (artifacts.resolve() / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        tags = {MLFLOW_RUN_NOTE: descriptions.EXPERIMENT}
+        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def connect(uri: str, *, create: bool = True) -> MlflowClient:
@@ -413,6 +519,18 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     return client
 
 
+@contextmanager
+def _as_default(uri: str) -> Iterator[None]:
+    """Make a store the process's default: it is where MLflow looks for `models:/ID`, whatever the client's store is."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        if before is not None:  # MLflow has removed it
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def _require_answer(uri: str) -> None:
     """Ask once: MLflow would try again and again, for 100 s where a database refuses a connection.
 
@@ -449,7 +567,7 @@ def find_model_folder(uri: str, *, study: str, preset: str | None, row: str, see
         line.name: line
         for table in record.from_tags(experiment.tags, preset).tables
         for line in table.rows
-        if line.trained
+        if line.trained and not line.optional
     }
     if row not in rows:
         raise ValueError(f"the row must be one of {', '.join(rows)}; {got(row, rows)}")
@@ -470,6 +588,11 @@ def _runs_of(client: MlflowClient, key: str) -> list[Run]:
 
 def _experiments(client: MlflowClient) -> list[str]:
     return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def _models(run: Run) -> list[str]:
+    """Ids of the models that are a run's outputs."""
+    return [str(model.model_id) for model in run.outputs.model_outputs] if run.outputs else []
 
 
 def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:

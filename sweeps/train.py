@@ -10,9 +10,10 @@ import json
 import math
 import os
 import shutil
+import time
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sweeps import record
 from sweeps.job import (
     CHECKPOINTS_KEPT,
     CONFIG,
+    COSTS,
     DIGESTS,
     HISTORY,
     METRICS,
@@ -39,12 +41,27 @@ from sweeps.job import (
 from sweeps.learner import Learner
 from sweeps.stages import Stage
 
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
 
 class NonFiniteError(RuntimeError):
     """A loss or a metric became NaN or infinite."""
 
 
-def train_stage(job: Job, settings: Settings, report: Report) -> None:
+@dataclass(kw_only=True)
+class _Done:
+    """What was done of a stage: steps from its own start, curves, and the seconds that steps and validations took.
+
+    A resumed stage goes on from its checkpoint with all three: what was lost after that is in none.
+    """
+
+    step: int = 0
+    history: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train_stage(job: Job, settings: Settings, report: Report, *, clock: Clock = time.perf_counter) -> None:
     """Train a stage, from its last checkpoint if there is one, evaluate it and write its result.
 
     `report(global_step, metrics, earlier)` is called where training begins, with no metrics and with the points before
@@ -61,22 +78,24 @@ def train_stage(job: Job, settings: Settings, report: Report) -> None:
     end = stage.steps if job.until is None else job.until
     learner = stage.config.learner(seed=stage.seed, device=torch.device(settings.device), cache=settings.cache)
     try:
-        step, history = _resume(job, learner)
-        report(stage.first_step + step, {}, history)
-        while step < end:
-            since, step = step, min(step + settings.log_every, end)
-            metrics = _mean_losses(learner, step - since)
-            if step % settings.validate_every == 0 or step == end:
+        done = _resume(job, learner)
+        report(stage.first_step + done.step, {}, done.history)
+        while done.step < end:
+            since, done.step = done.step, min(done.step + settings.log_every, end)
+            start = clock()
+            metrics = _mean_losses(learner, done.step - since)
+            if done.step % settings.validate_every == 0 or done.step == end:
                 metrics |= {f"validation/{name}": value for name, value in learner.validate().items()}
-            _require_finite(metrics, f"{stage.title}, steps {since + 1} to {step}")
-            history.append((stage.first_step + step, metrics))
-            report(*history[-1], ())
-            if step % settings.checkpoint_every == 0 or step == end:
-                _write_checkpoint(job, learner, step, history)
+            done.seconds += clock() - start
+            _require_finite(metrics, f"{stage.title}, steps {since + 1} to {done.step}")
+            done.history.append((stage.first_step + done.step, metrics))
+            report(*done.history[-1], ())
+            if done.step % settings.checkpoint_every == 0 or done.step == end:
+                _write_checkpoint(job, learner, done)
         if job.until is None:
-            _write_result(job, learner, history)
+            _write_result(job, learner, done, clock)
         else:
-            _write_json(job.folder / HISTORY, history)
+            _write_json(job.folder / HISTORY, done.history)
     except NonFiniteError:
         for checkpoint in checkpoints(job.folder):
             checkpoint.unlink()
@@ -98,8 +117,8 @@ def _require_finite(metrics: dict[str, float], where: str) -> None:
             raise NonFiniteError(f"{where}: {name} is {value}")
 
 
-def _resume(job: Job, learner: Learner) -> tuple[int, list[Point]]:
-    """Bring the learner to where the stage stands; the steps done, and their history."""
+def _resume(job: Job, learner: Learner) -> _Done:
+    """Bring the learner to where the stage stands."""
     if not job.trained:
         for checkpoint in reversed(checkpoints(job.folder)):
             try:
@@ -109,15 +128,17 @@ def _resume(job: Job, learner: Learner) -> tuple[int, list[Point]]:
                 continue
             for name, part in learner.state.items():
                 part.load_state_dict(content["state"][name])
-            return int(content["step"]), _history(content)
+            return _done(content)
     origin = job.stage if job.trained else job.stage.parent
     content = _state_of(origin, job.start) if origin and job.start else {"state": {}}
     _inherit(learner, content["state"], same_stage=job.trained)
-    return (job.stage.steps, _history(content)) if job.trained else (0, [])
+    return replace(_done(content), step=job.stage.steps) if job.trained else _Done()
 
 
-def _history(content: dict[str, Any]) -> list[Point]:
-    return [(step, metrics) for step, metrics in content.get("history", [])]
+def _done(content: dict[str, Any]) -> _Done:
+    """What a state file says was done; one of an earlier version has no seconds."""
+    history = [(step, metrics) for step, metrics in content.get("history", [])]
+    return _Done(step=int(content.get("step", 0)), history=history, seconds=float(content.get("seconds", 0.0)))
 
 
 def _inherit(learner: Learner, parent: dict[str, Any], *, same_stage: bool) -> None:
@@ -169,19 +190,19 @@ def _state_of(stage: Stage, path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_checkpoint(job: Job, learner: Learner, step: int, history: list[Point]) -> None:
+def _write_checkpoint(job: Job, learner: Learner, done: _Done) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    _save_state(job.folder / f"checkpoint-{step:08d}.pt", job, learner, step, history)
+    _save_state(job.folder / f"checkpoint-{done.step:08d}.pt", job, learner, done)
     for old in checkpoints(job.folder)[:-CHECKPOINTS_KEPT]:
         old.unlink(missing_ok=True)
 
 
-def _save_state(path: Path, job: Job, learner: Learner, step: int, history: list[Point]) -> None:
+def _save_state(path: Path, job: Job, learner: Learner, done: _Done) -> None:
     state = {name: part.state_dict() for name, part in learner.state.items()}
     partial = path.with_suffix(".partial")
     try:
         content = io.BytesIO()  # on a full disk torch's own writer raises something that does not say so
-        torch.save({"stage": job.stage.key, "step": step, "state": state, "history": history}, content)
+        torch.save({"stage": job.stage.key, "state": state, **vars(done)}, content)
         partial.write_bytes(content.getbuffer())
         os.replace(partial, path)
     except BaseException:
@@ -193,34 +214,40 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, sort_keys=True))
 
 
-def _write_result(job: Job, learner: Learner, history: list[Point]) -> None:
+def _write_result(job: Job, learner: Learner, done: _Done, clock: Clock) -> None:
     """Evaluate, and write `result/` in one move, so that a result is whole or absent."""
     partial = job.folder / "result.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     metrics: dict[str, float] = {}
+    # Of a stage that is only evaluated the store knows what its training took.
+    costs = {} if job.trained else {record.TRAINING_SECONDS: done.seconds}
+    costs[record.EVALUATION_SECONDS] = 0.0
     digests = {name: state_digest(part.state_dict()) for name, part in learner.state.items()}
     for test in job.tests:
+        start = clock()
         evaluation = learner.evaluate(test)
+        costs[record.EVALUATION_SECONDS] += clock() - start
         metrics |= {record.test_metric(test.name, name): value for name, value in evaluation.means().items()}
         _require_finite(metrics, job.stage.title)
         digests[f"{record.PER_IMAGE_FOLDER}.{test.name}"] = state_digest(evaluation.per_image)
         table = partial / record.per_image_file(test.name)
         table.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(evaluation.per_image), table)
-        for index, strip in enumerate(evaluation.strips):
-            image = partial / record.strip_file(test.name, index)
-            image.parent.mkdir(parents=True, exist_ok=True)
-            strip.save(image)
+        for (image, condition), strip in evaluation.strips.items():
+            file = partial / record.strip_file(test.name, image, condition)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            strip.save(file)
     _write_json(partial / METRICS, metrics)
-    _write_json(partial / HISTORY, history)
+    _write_json(partial / COSTS, costs)
+    _write_json(partial / HISTORY, done.history)
     _write_json(partial / DIGESTS, digests)
     if learner.model is not None:
         model = partial / "model"
         model.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in learner.model.state_dict().items()}, model / WEIGHTS)
         (model / CONFIG).write_text(json.dumps(asdict(job.stage.config), sort_keys=True, indent=2))
-        _save_state(model / STATE, job, learner, job.stage.steps, history)
+        _save_state(model / STATE, job, learner, done)
     shutil.rmtree(job.result, ignore_errors=True)
     os.replace(partial, job.result)
 

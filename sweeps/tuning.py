@@ -73,7 +73,7 @@ class Search:
     ) -> None:
         self.space, self.metric = space, metric
         self.id = search_id(base, space, rungs, factor, metric)
-        self._base, self._count, self._rungs, self._history = base, trials, rungs, history
+        self._base, self._count, self.rungs, self._history = base, trials, rungs, history
         self._halving = Halving(trials=trials - 1, rungs=rungs, factor=factor)
         self.trials = [self._trial(0, base, current_values(base, space))]
         recorded = history.trials(self.id)
@@ -100,7 +100,7 @@ class Search:
                 self.trials.append(drawn)
             stage = self.trials[number].stage
             if sweep.states[stage.key] in (State.WAITING, State.PAUSED, State.PRUNED):
-                return stage, self._rungs[rung]
+                return stage, self.rungs[rung]
         return None
 
     def over(self, sweep: Sweep) -> bool:
@@ -124,7 +124,7 @@ class Search:
 
     def importances(self, sweep: Sweep) -> dict[str, float]:
         """Each field's share of the variance at the first rung, which all but failed trials reach."""
-        return importances(self.space, self._known(sweep), self._rungs[0])
+        return importances(self.space, self._known(sweep), self.rungs[0])
 
     def full_steps(self) -> int:
         """Steps if all trials ran to their end."""
@@ -153,9 +153,9 @@ class Search:
         state, measured = sweep.states[trial.stage.key], trial.measured
         if state == State.DONE:
             # One that was not trained by this search may not have been measured at its rungs.
-            return [measured.get(rung, measured[self._rungs[-1]]) for rung in self._rungs]
+            return [measured.get(rung, measured[self.rungs[-1]]) for rung in self.rungs]
         # At its end a trial has more to do than to be measured: it counts when the store has it.
-        values = [measured[rung] for rung in takewhile(measured.__contains__, self._rungs[:-1])]
+        values = [measured[rung] for rung in takewhile(measured.__contains__, self.rungs[:-1])]
         return [*values, -math.inf] if state == State.FAILED else values
 
     def _known(self, sweep: Sweep) -> list[Known]:

@@ -28,12 +28,14 @@ TEST_NOISE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DeblurData:
-    """Prepared data. `names` maps a role ("train celeba-sample") to a digest; `notes` are for captions and people."""
+    """Prepared data. `names` maps a role ("train celeba-sample") to a digest; `notes` are for captions and people, as
+    are `licences`, the terms of the faces."""
 
     training: TrainingData
     tests: tuple[DeblurTest, ...]
     names: dict[str, str]
     notes: tuple[str, ...]
+    licences: tuple[str, ...] = ()
 
 
 def files_of(data: DeblurData, backbone: str | None, cache: Path) -> dict[str, Path]:
@@ -168,11 +170,9 @@ def _by_digest(
         f"{test.name}: {len(test_faces[test.name].images)} faces × {len(kernels[TEST_KERNELS].kernels)} kernels"
         for test in tests
     )
-    notes = (
-        f"Trained on {len(faces['train'].images)} faces of {sets[train].name}. Test images: {counted}.",
-        *sorted({face_set.licence for face_set in sets.values() if face_set.licence}),
-    )
-    return DeblurData(training=training, tests=tests, names=names, notes=notes)
+    note = f"Trained on {len(faces['train'].images)} faces of {sets[train].name}. Test images: {counted}."
+    licences = tuple(sorted({face_set.licence for face_set in sets.values() if face_set.licence}))
+    return DeblurData(training=training, tests=tests, names=names, notes=(note,), licences=licences)
 
 
 def _one_spelling(source: str) -> str:

@@ -255,7 +255,7 @@ def _evaluate(restore: torch.nn.Module, test: DeblurTest, device: torch.device, 
                 strips[pair] = _strip(batch.blurred[index], restored[index], batch.sharp[index])
     per_image = {name: torch.cat(parts).tolist() for name, parts in columns.items()}
     per_image["kernel_size"] = images.kernels.sizes[per_image[COLUMN_CONDITION]].tolist()
-    return Evaluation(per_image=per_image, metrics=METRICS, strips=[strips[pair] for pair in shown])
+    return Evaluation(per_image=per_image, metrics=METRICS, strips=strips)
 
 
 def _shown(faces: int, kernels: int) -> list[tuple[int, int]]:

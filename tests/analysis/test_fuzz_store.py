@@ -1,5 +1,6 @@
 """Stores that a stranger filled: a report in its folder or one line, never a traceback or a file elsewhere."""
 
+import dataclasses
 import json
 import math
 import random
@@ -7,17 +8,24 @@ import random
 import fuzz
 import pytest
 from click.testing import CliRunner
+from stores import SHOWN, stage_run, sweep_of
 
 from analysis.cli import main
-from analysis.load import StageRun, Sweep
-from analysis.report import render
-from analysis.tables import build_tables
+from analysis.report import build_document, render
 from sweeps import record
 from sweeps.record import SweepRecord
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 RECORDS, METRICS, STORES = 400, 60, 40
+JUNK = {
+    record.TAG_CODE_DIGEST: "code",
+    record.TAG_COMMIT: "c0ffee",
+    record.TAG_DEVICES: "2 cores",
+    record.TAG_PARENT_KEY: "blurred",
+    record.TAG_SEED: "1",
+    record.TAG_STAGE: "content",
+    record.data_tag("train faces"): "feed",
+}
+"""Tags that a report reads, and what is in them where nobody meddled."""
 
 
 def report(runs, *arguments):
@@ -48,12 +56,13 @@ def test_a_record_of_junk_is_refused_or_reported(example):
         try:
             found = record.from_tags(tags, "quick")
             keys = {key for table in found.tables for row in table.rows for key in row.keys.values()}
-            sweep = Sweep(record=found, runs=dict.fromkeys(keys))
-            files = render(build_tables(sweep), sweep)
+            files = render(build_document(sweep_of(found, dict.fromkeys(keys))))
         except ValueError:
             refused += 1
         else:
-            assert not any("/" in name or "\0" in name or name.startswith(".") for name in files)
+            assert not any(
+                "/" in name.removeprefix("figures/") or "\0" in name or name.startswith(".") for name in files
+            )
     assert RECORDS / 3 < refused < RECORDS
 
 
@@ -70,18 +79,17 @@ def test_metrics_and_tags_of_junk_are_shown_as_what_they_are(example):
         value = rng.choice([math.nan, math.inf, -math.inf, 1.8e308, -1e308, 1e-320, 0.0])
         tags = {record.protocol_tag("CelebA"): rng.choice(["proto", *fuzz.NAMES])}
         tags |= {tag: rng.choice(fuzz.NAMES) for tag in (record.TAG_CODE_DIGEST, record.TAG_COMMIT)}
-        run = StageRun(
-            run_id="r",
-            status=rng.choice(["FINISHED", "FAILED", *fuzz.NAMES]),
-            metrics={"test/CelebA/psnr": value},
-            tags=tags,
-            tracking_uri="",
+        run = dataclasses.replace(
+            stage_run(value, rng.choice(["FINISHED", "FAILED", *fuzz.NAMES])),
+            params={"steps": rng.choice(["100", *fuzz.NAMES])},
+            tags={tag: rng.choice([text, *fuzz.NAMES]) for tag, text in {**JUNK, **tags}.items()},
         )
         keys = {key for table in example.tables for row in table.rows for key in row.keys.values()}
-        sweep = Sweep(record=example, runs=dict.fromkeys(keys, run))
-        tables = build_tables(sweep)
-        render(tables, sweep, ("md", "tex", "csv"))
-        shown = tables[0].rows[0].cells["CelebA", "psnr"]
+        curve = {step: rng.choice([value, 20.0]) for step in (1, 2)}
+        sweep = dataclasses.replace(sweep_of(example, dict.fromkeys(keys, run)), curve=lambda run, found=curve: found)
+        document = build_document(sweep)
+        render(document, ("md", "tex", "csv", "json", "html"))
+        shown = document.tables[0].rows[0].cells["CelebA", "psnr"]
         assert shown.mean is None or math.isfinite(shown.mean)
 
 
@@ -125,10 +133,9 @@ def test_a_store_of_junk_is_refused_or_reported_within_its_folder(store, example
     short["tables"] = short["tables"][:1]  # one chunk
     example = SweepRecord.from_json(json.dumps(short))
     store.add_sweep(example)
-    run = store.add_run("blurred", {"psnr": 20.0, "ssim": 0.7}, faces=2)
-    for index in range(2):  # strips that are no images
-        (runs / f"{index:02d}.png").write_bytes(rng.randbytes(100))
-        store.client.log_artifact(run, str(runs / f"{index:02d}.png"), "strips/CelebA")
+    run = store.add_run("blurred", {"psnr": 20.0, "ssim": 0.7}, shown=SHOWN)
+    for pair in SHOWN[:2]:
+        store.log(run, record.strip_file("CelebA", *pair), rng.randbytes(100))  # no image
     before = fuzz.listing(tmp_path, runs / "mlflow.db", runs / "report")
     assert not assert_report_or_one_line(report(runs))
     refused = 0
@@ -137,6 +144,6 @@ def test_a_store_of_junk_is_refused_or_reported_within_its_folder(store, example
         refused += assert_report_or_one_line(report(runs, *options, "--out", str(runs / "report")))
     assert refused > STORES / 3
     assert fuzz.listing(tmp_path, runs / "mlflow.db", runs / "report") == before
-    assert not any(path.is_dir() for path in (runs / "report").rglob("*"))
+    assert [path.name for path in (runs / "report").rglob("*") if path.is_dir()] in ([], ["figures"])
     assert not assert_report_or_one_line(report(runs))
     assert [found.info.run_id for found in store.client.search_runs([store.experiment("tables")])] == [run]

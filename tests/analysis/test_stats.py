@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, t, ttest_1samp
 
-from analysis.stats import LEVEL, crossed, estimate, holm, wins
+from analysis import stats
+from analysis.stats import LEVEL, crossed, holm, margins, wins
 
 FACES, KERNELS, STUDIES = 100, 80, 500
 IMAGES = FACES * KERNELS
+
+
+def estimate(values):
+    return stats.estimate(margins(values))
 
 
 def null_study(rng, seeds, *, effect=0.0, seed=0.15, face=0.5, kernel=0.3):
@@ -112,6 +117,17 @@ def test_one_seed_has_a_mean_and_no_interval():
 def test_no_difference_at_all_is_certain_and_no_claim():
     found = estimate(np.zeros((3, 2, 2)))
     assert (found.mean, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_margins_of_a_difference_are_the_difference_of_the_margins():
+    rng = np.random.default_rng(3)
+    a, b, one = rng.random((3, 4, 5)), rng.random((3, 4, 5)), rng.random((1, 4, 5))
+    for other in (b, one):
+        found, expected = margins(a) - margins(other), margins(a - other)
+        assert stats.estimate(found).p == pytest.approx(stats.estimate(expected).p)
+        assert found.images == pytest.approx(np.array([(a - other)[:, index].mean() for index in range(4)]))
+        assert found.conditions == pytest.approx(np.array([(a - other)[:, :, index].mean() for index in range(5)]))
+        assert found.seeds == pytest.approx(np.array([(a - other)[index].mean() for index in range(3)]))
 
 
 def test_wins_are_counted_and_ties_halved():

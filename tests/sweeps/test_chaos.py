@@ -19,8 +19,6 @@ from sweeps.provenance import Provenance
 from sweeps.sweep import LongestChainFirst, State, Sweep
 from sweeps.tracking import MLflowTracker
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 
 def test_three_kills_change_nothing(cache, faces_folder, tmp_path):
     """The driver, the raylet and the tracking server; a worker is killed in test_end_to_end.py."""

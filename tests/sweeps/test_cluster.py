@@ -15,8 +15,6 @@ from tiny import ROOT, WORKER, command, options, processes_below
 from sweeps import record
 from sweeps.deblurring.data import files_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 CONTENT = 120
 """Steps of a content stage; there is a checkpoint every 50, and a point in the log every 10."""
 

@@ -67,6 +67,12 @@ def test_the_blurred_input_of_other_tests_has_another_key(tiny_config, tiny_data
     assert blurred(other) != blurred(tiny_data)
 
 
+def test_terms_of_use_are_told_apart_from_what_the_data_are(tiny_data):
+    assert tiny_data.licences == ("The terms of the folder's owner apply.",)
+    [note] = tiny_data.notes
+    assert note.startswith("Trained on 16 faces of ")
+
+
 def test_no_face_left_to_train_on_is_a_mistake(tiny_config, faces_folder, cache):
     greedy = replace(tiny_config, data=replace(tiny_config.data, test_faces=20, validation_faces=4))
     with pytest.raises(ValueError, match=r"more than the 24 faces that are held out .* got 24"):

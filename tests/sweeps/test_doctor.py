@@ -28,8 +28,6 @@ from sweeps.examine import examine
 from sweeps.launch import Request
 from sweeps.lock import only_driver
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 ROOT = Path(__file__).resolve().parents[2]
 MEND = "the mend"
 

@@ -1,12 +1,15 @@
 """The whole product, tiny: a sweep through Ray Tune and MLflow on disk, run again, reported, and used on a photo."""
 
-import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -20,8 +23,6 @@ from sweeps import record
 from sweeps.deblurring.restore import load_restorer
 from sweeps.job import STATE, WEIGHTS
 from sweeps.train import load_state
-
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,15 @@ def by_stage(client):
 
 def test_the_sweep_says_where_everything_is(swept):
     runs, done = swept
-    for text in ("http://127.0.0.1:", "token", "make ui", str(runs), "5 stages trained (80 steps), 1 only evaluated"):
+    licence = "The terms of the folder's owner apply."
+    for text in (
+        licence,
+        "http://127.0.0.1:",
+        "token",
+        "make ui",
+        str(runs),
+        "5 stages trained (80 steps), 1 only evaluated",
+    ):
         assert text in done.stdout
     assert "Failed" not in done.stdout + done.stderr
     assert done.stderr == ""
@@ -68,7 +77,7 @@ def test_one_finished_run_per_stage_with_tags_params_and_lineage(by_stage, clien
     parent = by_stage["multi-task · +perceptual"]
     assert run.data.tags[record.TAG_PARENT_KEY] == parent.data.tags[record.TAG_STAGE_KEY]
     assert [model.model_id for model in run.inputs.model_inputs] == [parent.outputs.model_outputs[0].model_id]
-    assert json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]
+    assert run.data.tags[record.TAG_ROWS] == "loss-adversarial"
     assert run.data.tags[record.TAG_SEED] == "1"
     assert run.data.tags[record.TAG_PRESET] == "quick"
     assert run.data.tags[record.TAG_DIRTY] in ("true", "false")
@@ -105,16 +114,56 @@ def test_per_image_metrics_and_strips(by_stage, client, tmp_path):
         for metric in ("psnr", "ssim", "ssim_2d", "psnr_aligned"):
             mean = np.mean(table[metric].to_numpy())
             assert run.data.metrics[record.test_metric("Made up", metric)] == pytest.approx(mean, rel=1e-6), name
-        strip = client.download_artifacts(run.info.run_id, record.strip_file("Made up", 0), str(tmp_path))
+        shown = [each.path for each in client.list_artifacts(run.info.run_id, "strips/Made up")]
+        assert shown == [record.strip_file("Made up", *pair) for pair in ((0, 0), (1, 0), (2, 1), (3, 1))]
+        strip = client.download_artifacts(run.info.run_id, shown[0], str(tmp_path))
         with Image.open(strip) as image:
             assert image.size == (3 * 32, 32)
     restored = [
         Path(
-            client.download_artifacts(by_stage[name].info.run_id, record.strip_file("Made up", 0), str(tmp_path))
+            client.download_artifacts(by_stage[name].info.run_id, record.strip_file("Made up", 0, 0), str(tmp_path))
         ).read_bytes()
         for name in ("blurred input", "multi-task · +adversarial")
     ]
     assert restored[0] != restored[1]
+
+
+def test_a_run_says_what_it_cost_on_what(by_stage):
+    for name, run in by_stage.items():
+        assert run.data.metrics[record.EVALUATION_SECONDS] > 0
+        assert (run.data.metrics[record.TRAINING_SECONDS] > 0) == (name != "blurred input")
+        assert re.fullmatch(r"1 core|\d+ cores", run.data.tags[record.TAG_DEVICES])
+        assert f"torch {torch.__version__.partition('+')[0]}" in run.data.tags[record.TAG_VERSIONS]
+
+
+def test_a_run_s_page_says_what_it_is(by_stage):
+    note = by_stage["multi-task · +adversarial"].data.tags["mlflow.note.content"]
+    for text in (
+        "**multi-task · +adversarial · seed 1**: steps 31 to 40, on from multi-task · +perceptual · seed 1.",
+        "Row `loss-adversarial` of study `tables`, preset `quick`",
+        "test Made up",
+        "models:/loss-adversarial@best",
+        "The terms of the folder's owner apply.",
+    ):
+        assert text in note
+    assert "models:/" not in by_stage["blurred input"].data.tags["mlflow.note.content"]
+
+
+def test_each_row_s_model_is_registered_and_loads_by_its_alias(by_stage, swept, tmp_path, monkeypatch):
+    uri = f"sqlite:///{swept[0] / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    names = {"scales-1", "scales-2", "multi-task", "loss-perceptual", "loss-adversarial"}
+    assert {model.name for model in client.search_registered_models()} == names
+    best = client.get_model_version_by_alias("loss-adversarial", "best")
+    run = by_stage["multi-task · +adversarial"]
+    assert best.run_id == run.info.run_id
+    assert best.version == client.get_model_version_by_alias("loss-adversarial", "best-quick").version
+    assert best.tags[record.TAG_STAGE_KEY] == run.data.tags[record.TAG_STAGE_KEY]
+    assert float(best.tags["validation/psnr"]) == pytest.approx(run.data.metrics["validation/psnr"], rel=1e-5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    folder = mlflow.artifacts.download_artifacts("models:/loss-adversarial@best", dst_path=str(tmp_path))
+    assert {path.name for path in Path(folder).iterdir()} >= {WEIGHTS, "config.json"}
+    assert load_restorer(Path(folder)).scales == 2
 
 
 def test_nothing_of_a_finished_stage_is_left_outside_the_store(swept):
@@ -155,10 +204,30 @@ def test_the_model_in_the_store_loads_and_restores_a_photo(swept, cache, by_stag
 def test_a_second_sweep_trains_nothing_and_says_so(swept, cache, faces_folder, client):
     runs, _ = swept
     before = {run.info.run_id: run.info.end_time for run in all_runs(client)}
+    named = [(each.name, each.version, each.last_updated_timestamp) for each in client.search_model_versions()]
     done = ablation(cache, faces_folder, runs)
     assert done.returncode == 0, done.stderr
     assert "Nothing to train: all 6 stages are in the store already." in done.stdout
     assert {run.info.run_id: run.info.end_time for run in all_runs(client)} == before
+    assert len(named) == 5
+    again = client.search_model_versions()
+    assert [(each.name, each.version, each.last_updated_timestamp) for each in again] == named
+
+
+def test_a_registry_that_refuses_costs_a_line_and_no_more(swept, cache, faces_folder, tmp_path):
+    runs, _ = swept
+    file = tmp_path / "mlflow.db"
+    shutil.copy(runs / "mlflow.db", file)
+    with closing(sqlite3.connect(file)) as database, database:
+        for table in ("registered_model_aliases", "model_version_tags", "model_versions", "registered_models"):
+            database.execute(f"DELETE FROM {table}")
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON registered_models BEGIN SELECT RAISE(ABORT, 'read only'); END"
+        )
+    done = ablation(cache, faces_folder, runs, "--tracking-uri", f"sqlite:///{file}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Nothing to train: all 6 stages are in the store already." in done.stdout
+    assert "The rows' models could not be registered: MlflowException: " in done.stdout
 
 
 def test_the_report_needs_the_store_alone(swept, tmp_path):
@@ -171,7 +240,7 @@ def test_the_report_needs_the_store_alone(swept, tmp_path):
             shutil.move(path, moved / path.name)
     written.append(report(runs, tmp_path / "two"))
     assert written[0] == written[1]
-    assert {name.split(".")[-1] for name in written[0]} == {"md", "html", "tex", "csv"}
+    assert {name.split(".")[-1] for name in written[0]} >= {"md", "html", "tex", "csv"}
     page = written[0]["tables-quick.md"].decode()
     for text in ("Table 1", "Table 2", "Blurred input", "Multi-scale (1 scale)", "+ Adversarial loss", "Quick preset"):
         assert text in page
@@ -263,7 +332,7 @@ def test_a_plain_kill_closes_what_is_open_also_in_the_background_of_a_script(cac
 def report(runs, out):
     done = python(runs, "analysis", "report", "--runs", runs, "--out", out)
     assert done.returncode == 0, done.stderr
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def all_runs(client):

@@ -63,7 +63,7 @@ class FakeLearner:
 
     def evaluate(self, test):
         WORK.now += PER_TEST
-        return Evaluation(per_image={"psnr": [1.0] * 5}, metrics=("psnr",), strips=[])
+        return Evaluation(per_image={"psnr": [1.0] * 5}, metrics=("psnr",), strips={})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Sharing prefixes changes nothing: the tree against every row trained from scratch."""
 
-import pytest
 from mlflow import MlflowClient
 from tiny import Silent
 
@@ -10,8 +9,6 @@ from sweeps.provenance import Provenance
 from sweeps.stages import flat
 from sweeps.sweep import LongestChainFirst, Sweep
 from sweeps.tracking import MLflowTracker
-
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
 def run(study, folder, settings):

@@ -33,8 +33,6 @@ from sweeps.tracking import MLflowTracker, connect
 from sweeps.train import IncompleteStateError, load_state, state_digest
 from sweeps.weights import Found, RowFound
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 TRIED = {
     "settings": 2000,
     "columns": 300,

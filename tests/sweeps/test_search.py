@@ -11,8 +11,6 @@ from mlflow import MlflowClient
 
 from sweeps import record
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 TRIALS = 6
 LONGER = {"schedule.adversarial": 90}
 """Rungs at 10, 30 and 90 steps."""
@@ -46,7 +44,7 @@ def trials(searched):
     client = MlflowClient(f"sqlite:///{searched[0] / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("tables-search").experiment_id])
     varied = {int(run.data.tags[record.label_tag("trial")]): run for run in runs if "whetstone.trial" in run.data.tags}
-    [default] = [run for run in runs if json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]]
+    [default] = [run for run in runs if run.data.tags[record.TAG_ROWS] == "loss-adversarial"]
     return {0: default, **varied}
 
 
@@ -79,6 +77,34 @@ def test_the_best_is_no_worse_than_the_row_was(searched, trials):
     assert "240 steps in place of 540 (44%)" in done.stdout  # 90 + 5 × 10 + 2 × 20 + 60
 
 
+def published(runs):
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(record.search_experiment("tables"))
+    return client, experiment, record.searches_from_tags(experiment.tags, "quick")
+
+
+def test_the_store_says_what_was_varied_and_what_came_out(searched):
+    runs, done, _ = searched
+    found = json.loads((runs / "search" / "tables-quick.json").read_text())["rows"]["loss-adversarial"]
+    _, _, [search] = published(runs)
+    assert (search.id, search.row, search.trials) == (found["search"], "loss-adversarial", TRIALS)
+    assert (search.metric, search.first_step, search.rungs) == ("validation/psnr", 30, [10, 30, 90])
+    assert search.ranges == {"losses.perceptual": (1e-5, 1e-2), "losses.adversarial": (1e-4, 1e-1)}
+    assert search.best == found["values"]
+    assert sum(search.importances.values()) == pytest.approx(1)
+    for field, share in search.importances.items():
+        assert f"{field} {share:.0%}" in " ".join(done.stdout.split())  # lines are wrapped
+
+
+def test_a_search_that_was_not_published_is_so_when_it_is_repeated(searched, cache):
+    runs, _, command = searched
+    client, experiment, [before] = published(runs)
+    client.delete_experiment_tag(experiment.experiment_id, before.to_tag()[0])
+    assert published(runs)[2] == []
+    assert tiny.python(cache, *command).returncode == 0
+    assert published(runs)[2] == [before]
+
+
 def test_again_it_does_nothing(searched, cache):
     runs, _, command = searched
     before = (runs / "search" / "tables-quick.json").read_bytes()
@@ -101,7 +127,12 @@ def test_its_weights_train_the_row_and_stand_in_tags_and_caption(searched, cache
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     [run] = client.search_runs(ids, "tags.`whetstone.weights` LIKE '%'")
     assert search in run.data.tags["whetstone.weights"]
-    assert json.loads(run.data.tags[record.TAG_ROWS]) == ["loss-adversarial"]
+    assert run.data.tags[record.TAG_ROWS] == "loss-adversarial"
+    # The trial that has become a row has a name; the others, and the row as it was, have none.
+    versions = client.search_model_versions("name = 'loss-adversarial'")
+    assert [version.run_id for version in versions] == [run.info.run_id]
+    assert client.get_model_version_by_alias("loss-adversarial", "best").run_id == run.info.run_id
+    assert "`loss-adversarial`" in run.data.tags["mlflow.note.content"]
     report = tiny.python(cache, "analysis", "report", "--runs", runs, "--out", tmp_path)
     assert report.returncode == 0, report.stderr
     page = (tmp_path / "tables-quick.md").read_text()

@@ -1,6 +1,7 @@
 """Sweeps whose results go to a real MLflow server: with PostgreSQL behind it, and with users and passwords."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -138,6 +139,18 @@ def test_all_runs_end_and_four_are_open_at_once(swept):
     assert Counter(run.info.status for run in runs) == {"FINISHED": 11}
     spans = [(run.info.start_time, run.info.end_time) for run in runs]
     assert max(sum(start <= moment < end for start, end in spans) for moment, _ in spans) == PLACES
+
+
+def test_models_are_registered_with_the_server_and_linked_once(swept):
+    client = MlflowClient(swept[0])
+    versions = client.search_model_versions()
+    assert Counter(version.name for version in versions) == dict.fromkeys(
+        ["scales-1", "scales-2", "multi-task", "loss-perceptual", "loss-adversarial"], 2
+    )
+    for version in versions:
+        model = client.get_logged_model(version.source.removeprefix("models:/"))
+        [link] = json.loads(model.tags["mlflow.modelVersions"])
+        assert (link["name"], str(link["version"])) == (version.name, str(version.version))
 
 
 def test_runs_are_in_postgresql_and_artifacts_with_the_server(swept, postgresql):

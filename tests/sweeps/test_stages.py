@@ -7,6 +7,7 @@ from sweeps.deblurring.data import planned_data
 from sweeps.overrides import apply_overrides
 from sweeps.presets import paper, quick
 from sweeps.record import SweepRecord, from_tags, to_tags
+from sweeps.stages import flat, tuned
 from sweeps.studies import STUDIES, Inputs, describe
 
 
@@ -43,6 +44,45 @@ def test_controls_are_as_long_as_the_loss_rows():
 def test_the_two_studies_share_their_stages():
     shared = set(keys("tables", paper().config).values()) & set(keys("controls", paper().config).values())
     assert len(shared) == 4  # blurred, content, +perceptual, +adversarial
+
+
+def test_table_2_has_a_line_for_each_control_above_the_loss_of_its_length():
+    seeds = [1, 2]
+    found = {name: describe(build(name, seeds=seeds), "paper", seeds) for name in ("tables", "controls")}
+    lines = {name: each.tables[-1].rows for name, each in found.items()}
+    assert [(row.name, row.optional) for row in lines["tables"]] == [
+        ("blurred", False),
+        ("multi-task", False),
+        ("control-perceptual", True),
+        ("loss-perceptual", False),
+        ("control-adversarial", True),
+        ("loss-adversarial", False),
+    ]
+    assert not any(row.optional for row in lines["controls"])
+    # Under these keys the store has them once `controls` has run.
+    assert [(row.keys, row.cells) for row in lines["tables"]] == [(row.keys, row.cells) for row in lines["controls"]]
+
+
+def test_a_control_that_another_study_trains_is_not_trained_or_counted():
+    study = build("tables", seeds=[1, 2])
+    optional = {last.key for row in study.optional for last in row.stages}
+    assert len(optional) == 4
+    assert not optional & {stage.key for stage in study.stages()}
+    assert all(study.rows_of(last) == [] for row in study.optional for last in row.stages)
+    alone = flat(study)
+    assert alone.optional == ()
+    assert {line.row for table in alone.tables for line in table.lines} == {row.name for row in study.rows}
+    assert alone.flat_steps() == study.flat_steps() == 1_500_000
+    describe(alone, "paper", [1, 2])
+
+
+def test_a_control_follows_what_is_tuned_below_it():
+    found = {"multi-task": {"losses.structure": 0.5}, "loss-perceptual": {"losses.perceptual": 0.5}}
+    here, there = (tuned(build(name), found, "a search") for name in ("tables", "controls"))
+    rows = {row.name: row for row in there.rows}
+    for row in here.optional:
+        assert row.stages[0].key == rows[row.name].stages[0].key
+        assert row.stages[0].key not in {last.key for each in build("tables").optional for last in each.stages}
 
 
 def test_parents_come_before_their_children():
@@ -147,9 +187,26 @@ def test_the_record_says_what_was_asked_and_survives_the_store_s_tags():
     assert len(tags) > 3
     assert from_tags(tags) == from_tags(tags, "paper") == record == SweepRecord.from_json(record.to_json())
     assert [table.title for table in record.tables] == ["Table 1", "Table 2"]
-    assert record.tables[1].rows[3].published["CelebA"] == {"psnr": 23.56, "ssim": 0.871}
+    assert record.tables[1].rows[5].published["CelebA"] == {"psnr": 23.56, "ssim": 0.871}
     with pytest.raises(ValueError, match=r"one that was swept \(paper\), got 'quick'"):
         from_tags(tags, "quick")
+
+
+def test_the_record_says_what_numbers_mean_and_what_is_worth_a_look():
+    data = replace(planned_data(paper().config.data, {}), licences=("Not for sale.",))
+    study = STUDIES["tables"](Inputs(config=paper().config, data=data, seeds=[1], backbone_digest="", caption=""))
+    record = describe(study, "paper", [1])
+    assert record.licences == ["Not for sale."]
+    assert not set(record.licences) & set(record.notes)
+    assert [(each.name, each.unit, each.relevant) for each in record.metrics] == [
+        ("psnr", "dB", 0.1),
+        ("ssim", "", 0.005),
+    ]
+    assert record.axis.column == "kernel_size"
+    corners = {"eyes": [(43, 42), (84, 42)], "mouth": [(47, 84), (83, 84)]}  # of an aligned face, in 128 pixels
+    for name, points in corners.items():
+        left, top, right, bottom = (128 * share for share in record.zooms[name])
+        assert all(left < x < right and top < y < bottom for x, y in points)
 
 
 def test_a_shorter_record_replaces_a_longer_one():

@@ -1,20 +1,24 @@
 """The life of a run in a real MLflow store, whatever became of the driver."""
 
 import json
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from sweeps import record
-from sweeps.job import DIGESTS, METRICS
-from sweeps.provenance import Provenance, code_digest, git_state
+from sweeps.job import COSTS, DIGESTS, METRICS
+from sweeps.provenance import Provenance, code_digest, git_state, versions
+from sweeps.resources import Resources
+from sweeps.stages import Row, flat
 from sweeps.sweep import StoreError
 from sweeps.tracking import POINTS_AT_ONCE, MLflowTracker
-
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 COMMON = Provenance(
     study="tables",
@@ -26,7 +30,11 @@ COMMON = Provenance(
     commit="c0ffee",
     dirty=False,
     code="code1",
+    devices="2 cores",
+    versions="python 3, torch 2.0+cpu",
+    licences=("Not for sale.",),
 )
+NOTE = "mlflow.note.content"
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +73,24 @@ def runs_of(client, stage):
     return client.search_runs(ids, f"tags.`{record.TAG_STAGE_KEY}` = '{stage.key}'")
 
 
-def result(folder, **metrics):
+def result(folder, costs=None, strips=(), model=False, **metrics):
+    """What a trainer leaves: of an earlier version, without costs."""
     folder.mkdir(parents=True)
     (folder / METRICS).write_text(json.dumps(metrics or {"test/Made up/psnr": 20.0}))
     (folder / DIGESTS).write_text(json.dumps({"generator": "0123"}))
+    if costs:
+        (folder / COSTS).write_text(json.dumps(costs))
+    for strip in strips:
+        (folder / strip).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 3)).save(folder / strip)
+    if model:
+        (folder / "model").mkdir()
+        (folder / "model" / "state.pt").write_bytes(b"state")
     return folder
+
+
+def cost(training, evaluation):
+    return {record.TRAINING_SECONDS: training, record.EVALUATION_SECONDS: evaluation}
 
 
 def test_a_run_left_open_by_a_killed_driver_is_taken_up_without_duplicates(store, client, stage, tmp_path):
@@ -101,11 +122,7 @@ def test_a_history_longer_than_a_request_is_logged_whole(store, client, stage):
 
 def test_an_end_cut_off_anywhere_can_be_done_again(store, client, stage, tmp_path):
     """The driver may die after any call; what it did must not be there twice."""
-    folder = result(tmp_path / "result")
-    (folder / "model").mkdir()
-    (folder / "model" / "state.pt").write_bytes(b"state")
-    (folder / "strips" / "Made up").mkdir(parents=True)
-    Image.new("RGB", (9, 3)).save(folder / "strips" / "Made up" / "00.png")
+    folder = result(tmp_path / "result", costs=cost(7.0, 3.0), strips=[record.strip_file("Made up", 0, 1)], model=True)
     driver(store).start(stage, [])
     calls = ("log_image", "create_logged_model", "log_outputs", "log_batch", "set_terminated")
     for name in calls:
@@ -131,6 +148,7 @@ def test_an_end_cut_off_anywhere_can_be_done_again(store, client, stage, tmp_pat
     assert [model.model_id for model in models] == [run.outputs.model_outputs[0].model_id]
     assert len(client.get_metric_history(run.info.run_id, "test/Made up/psnr")) == 1
     assert len(client.list_artifacts(run.info.run_id, "images")) == 2  # the picture and its thumbnail
+    assert {name: run.data.metrics[name] for name in cost(0, 0)} == cost(7.0, 3.0)
 
 
 def test_a_creation_whose_answer_was_lost_leaves_one_run(store, client, stage, tmp_path):
@@ -218,8 +236,236 @@ def test_abandoned_runs_of_other_stages_are_closed(store, client, stage):
     assert [run.info.status for run in runs_of(client, other)] == ["KILLED"]
 
 
+def test_an_evaluation_on_another_test_adds_to_what_the_run_has_cost(store, client, stage, tmp_path):
+    tracker = driver(store)
+    tracker.start(stage, [])
+    tracker.end(stage, result(tmp_path / "one", costs=cost(7.0, 3.0)), None)
+    added = result(tmp_path / "two", costs={record.EVALUATION_SECONDS: 2.0}, **{"test/Second/psnr": 30.0})
+    for _ in range(2):  # the second one because nobody heard that the first one had arrived
+        tracker.start(stage, [])
+        tracker.end(stage, added, None)
+    (run,) = runs_of(client, stage)
+    assert {name: run.data.metrics[name] for name in cost(0, 0)} == cost(7.0, 5.0)
+    assert driver(store).find(stage).fingerprints == {"Made up": "print", "Second": "print2"}
+    [point] = client.get_metric_history(run.info.run_id, record.TRAINING_SECONDS)
+    assert point.step == stage.last_step
+
+
+def test_a_test_set_that_has_changed_leaves_no_strips_of_before(store, client, stage, tmp_path):
+    tracker, other = driver(store), record.strip_file("Second", 3, 1)
+    before = [record.strip_file("Made up", 0, 0), record.strip_file("Made up", 9, 9), other]
+    tracker.start(stage, [])
+    tracker.end(stage, result(tmp_path / "one", strips=before, **{"test/Made up/psnr": 1, "test/Second/psnr": 1}), None)
+    after = [record.strip_file("Made up", 0, 0), record.strip_file("Made up", 4, 2)]
+    changed = driver(store, fingerprints={"Made up": "other", "Second": "print2"})
+    changed.start(stage, [])
+    changed.end(stage, result(tmp_path / "two", strips=after), None)
+    (run,) = runs_of(client, stage)
+
+    def listed(folder):
+        return [each.path for each in client.list_artifacts(run.info.run_id, folder)]
+
+    assert listed("strips/Made up") + listed("strips/Second") == [*after, other]
+    shown = {Path(path).name.split("+")[0] for path in listed("images")}
+    assert shown == {
+        "Made up~image-0000-condition-0000",
+        "Made up~image-0004-condition-0002",
+        "Second~image-0003-condition-0001",
+    }
+
+
+def test_a_run_names_what_trained_it_also_when_that_has_changed_between(store, client, stage, tmp_path):
+    driver(store).start(stage, [])
+    second = driver(store, devices="1 core", versions="python 3, torch 2.1+cpu")
+    second.start(stage, [])
+    second.end(stage, result(tmp_path / "one"), None)
+    driver(store, devices="0.5 GPU", versions="python 3, torch 2.1+cpu").start(stage, [])
+    (run,) = runs_of(client, stage)
+    assert run.data.tags[record.TAG_DEVICES] == "2 cores + 1 core"  # an evaluation is no training
+    assert run.data.tags[record.TAG_VERSIONS] == "python 3, torch 2.0+cpu + python 3, torch 2.1+cpu"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "share"), [(1, 0.0, "1 core"), (12, 0.0, "12 cores"), (4, 1 / 3, "0.333 GPU"), (4, 2.0, "2 GPUs")]
+)
+def test_a_trial_s_share_is_its_gpus_or_else_its_cores(cpus, gpus, share):
+    assert Resources(cpus=cpus, gpus=gpus, at_once=1).share == share
+
+
+@pytest.mark.parametrize("diff", ["", "diff --git a/x b/x\n- Größe\n"])
+def test_what_a_checkout_has_on_top_of_its_commit_is_kept_with_each_run(store, client, stage, tmp_path, diff):
+    driver(store, dirty=bool(diff), diff=diff).start(stage, [])
+    (run,) = runs_of(client, stage)
+    kept = [each.path for each in client.list_artifacts(run.info.run_id)]
+    assert kept == ([record.DIFF_FILE] if diff else [])
+    if diff:
+        file = client.download_artifacts(run.info.run_id, record.DIFF_FILE, str(tmp_path))
+        assert Path(file).read_text() == diff
+
+
+def test_a_description_is_written_once_and_again_when_the_rows_are_others(store, client, stage, tmp_path):
+    tracker = driver(store)
+    tracker.start(stage, [])
+    (run,) = runs_of(client, stage)
+    note = run.data.tags[NOTE]
+    assert note.startswith(f"**{stage.title}**: steps 1 to {stage.steps}, from fresh weights.")
+    assert "Not for sale." in note
+    assert "models:/" not in note
+    tracker.end(stage, result(tmp_path / "one"), None)
+    client.set_tag(run.info.run_id, NOTE, "mine")
+    driver(store).start(stage, [])
+    assert client.get_run(run.info.run_id).data.tags[NOTE] == "mine"
+    tracker.adopt(stage, ["scales-1", "another"])
+    tags = client.get_run(run.info.run_id).data.tags
+    assert tags[record.TAG_ROWS] == "scales-1, another"
+    assert "Rows `scales-1`, `another` of study `tables`" in tags[NOTE]
+    assert "models:/scales-1@best" in tags[NOTE]
+
+
+def train(tracker, folder, stage, psnr):
+    tracker.start(stage, [])
+    tracker.log(stage, [(stage.last_step, {"loss/total": 1.0, "validation/psnr": psnr})])
+    worse_on_the_test = result(folder / stage.key, model=True, **{"test/Made up/psnr": 100 - psnr})
+    tracker.end(stage, worse_on_the_test, None)
+
+
+def aliases(client, name):
+    """For each alias the seed that it is for."""
+    model = client.get_registered_model(name)
+    return {
+        alias: client.get_model_version(name, version).tags[record.TAG_SEED] for alias, version in model.aliases.items()
+    }
+
+
+def seeds_of(stage, *seeds):
+    return tuple(replace(stage, seed=stage.seed * 10 + seed) for seed in seeds)
+
+
+def test_a_row_s_best_seed_in_validation_has_the_alias(store, client, stage, tmp_path, monkeypatch):
+    one, two, three = stages = seeds_of(stage, 1, 2, 3)
+    tracker, name = driver(store), f"row-{stage.seed}"
+    for each, psnr in zip(stages, (20.0, 22.0, 21.0), strict=True):
+        train(tracker, tmp_path, each, psnr)
+    tracker.register([Row(name=name, stages=(one, three))], "validation/psnr")
+    assert aliases(client, name) == dict.fromkeys(["best", "best-quick"], str(three.seed))
+    for _ in range(2):
+        driver(store).register([Row(name=name, stages=stages)], "validation/psnr")
+        assert len(client.search_model_versions(f"name = '{name}'")) == 3
+        assert aliases(client, name) == dict.fromkeys(["best", "best-quick"], str(two.seed))
+    driver(store, preset="paper").register([Row(name=name, stages=(one,))], "validation/psnr")
+    assert aliases(client, name) == {"best": str(one.seed), "best-paper": str(one.seed), "best-quick": str(two.seed)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store[0])
+    folder = mlflow.artifacts.download_artifacts(f"models:/{name}@best-quick", dst_path=str(tmp_path / "out"))
+    assert (Path(folder) / "state.pt").read_bytes() == b"state"
+    version = client.get_model_version_by_alias(name, "best-quick")
+    (run,) = runs_of(client, two)
+    assert (version.run_id, version.source) == (run.info.run_id, f"models:/{run.outputs.model_outputs[0].model_id}")
+    assert version.tags == {
+        record.TAG_STUDY: "tables",
+        record.TAG_PRESET: "quick",
+        record.TAG_SEED: str(two.seed),
+        record.TAG_STAGE_KEY: two.key,
+        "validation/psnr": "22",
+    }
+    assert version.description == f"{two.title}: steps 1 to 4, from fresh weights.\n\nNot for sale."
+    links = json.loads(client.get_logged_model(run.outputs.model_outputs[0].model_id).tags["mlflow.modelVersions"])
+    assert links == [{"name": name, "version": str(version.version)}]
+
+
+@pytest.mark.parametrize("other", ["sqlite:///elsewhere.db", None])
+def test_a_registration_leaves_the_process_s_own_store_as_it_is(store, client, stage, tmp_path, monkeypatch, other):
+    tracker, name = driver(store), f"row-{stage.seed}"
+    train(tracker, tmp_path, stage, 20.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other) if other else monkeypatch.delenv("MLFLOW_TRACKING_URI", False)
+    before = mlflow.get_tracking_uri()
+    tracker.register([Row(name=name, stages=(stage,))], "validation/psnr")
+    assert os.environ.get("MLFLOW_TRACKING_URI") == other
+    assert mlflow.get_tracking_uri() == before
+
+
+def test_what_is_not_trained_failed_or_trained_a_second_time_is_not_registered(store, client, stage, tmp_path):
+    tracker, name = driver(store), f"row-{stage.seed}"
+    failed, again = seeds_of(stage, 1, 2)
+    tracker.start(failed, [])
+    tracker.end(failed, None, "NaN")
+    copy = replace(again, copy=name)
+    train(tracker, tmp_path, copy, 20.0)
+    degraded = replace(stage, steps=0)
+    tracker.start(degraded, [])
+    tracker.end(degraded, result(tmp_path / "degraded"), None)
+    tracker.register([Row(name=name, stages=(failed, copy, degraded))], "validation/psnr")
+    assert client.search_registered_models(f"name = '{name}'") == []
+
+
+def test_rows_of_a_flat_study_are_not_registered(store, tiny_study):
+    tracker = driver(store)
+
+    def refuse(*_, **__):
+        raise MlflowException("nobody may")
+
+    tracker._client.get_registered_model = refuse
+    tracker.register(flat(tiny_study).rows, "validation/psnr")
+
+
+def test_a_registry_that_refuses_is_a_store_s_error(store, stage, tmp_path, monkeypatch):
+    tracker = driver(store)
+    train(tracker, tmp_path, stage, 20.0)
+
+    def refuse(*_, **__):
+        raise MlflowException("nobody may")
+
+    monkeypatch.setattr(tracker._client, "create_registered_model", refuse)
+    with pytest.raises(StoreError, match="nobody may"):
+        tracker.register([Row(name=f"row-{stage.seed}", stages=(stage,))], "validation/psnr")
+
+
+def test_a_version_whose_answer_was_lost_is_not_made_again(store, client, stage, tmp_path, monkeypatch):
+    tracker, name = driver(store), f"row-{stage.seed}"
+    train(tracker, tmp_path, stage, 20.0)
+    real = tracker._client.create_model_version
+
+    def cut_off(*args, **kwargs):
+        real(*args, **kwargs)
+        raise MlflowException("the answer was lost")
+
+    monkeypatch.setattr(tracker._client, "create_model_version", cut_off)
+    with pytest.raises(StoreError, match="the answer was lost"):
+        tracker.register([Row(name=name, stages=(stage,))], "validation/psnr")
+    driver(store).register([Row(name=name, stages=(stage,))], "validation/psnr")
+    assert len(client.search_model_versions(f"name = '{name}'")) == 1
+    assert set(aliases(client, name)) == {"best", "best-quick"}
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_dirty_checkout_s_patch_leads_from_its_commit_to_what_ran(tmp_path):
+    assert git_state(tmp_path) == ("unknown", "")
+    git(tmp_path, "init")
+    file, latin = tmp_path / "code.py", tmp_path / "notes.txt"
+    file.write_text("one = 1\n")
+    latin.write_text("plain\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    git(tmp_path, "config", "color.ui", "always")
+    assert git_state(tmp_path) == (git(tmp_path, "rev-parse", "HEAD"), "")
+    (tmp_path / "new.txt").write_text("not tracked")
+    assert git_state(tmp_path)[1] == ""
+    file.write_text("one = 2\n")
+    (tmp_path / "patch").write_text(git_state(tmp_path)[1])
+    git(tmp_path, "checkout", "code.py")
+    git(tmp_path, "apply", "patch")
+    assert file.read_text() == "one = 2\n"
+    latin.write_bytes("Größe\n".encode("latin-1"))
+    assert "notes.txt" in git_state(tmp_path)[1]  # whatever its encoding
+
+
 def test_provenance_is_that_of_this_checkout():
-    commit, dirty = git_state()
-    assert isinstance(dirty, bool)
+    commit, diff = git_state()
     assert commit == "unknown" or len(commit) == 40
+    assert diff == "" or diff.startswith("diff --git ")
     assert code_digest() == code_digest()
+    assert f"mlflow {mlflow.__version__}" in versions().split(", ")

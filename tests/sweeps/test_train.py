@@ -1,17 +1,21 @@
+import itertools
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from sweeps import record
 from sweeps.deblurring.config import LossWeights
 from sweeps.deblurring.learner import TrainingLearner
-from sweeps.job import DIGESTS, HISTORY, STATE, WEIGHTS, Job, Settings, checkpoints
+from sweeps.job import COSTS, DIGESTS, HISTORY, STATE, WEIGHTS, Job, Settings, checkpoints
 from sweeps.stages import Stage
 from sweeps.train import NonFiniteError, load_state, state_digest, train_stage
 
@@ -27,6 +31,7 @@ def stage_of(study, row):
 
 
 def run(stage, tests, folder, settings, *, start=None, trained=False, kill_at=None):
+    """Train a stage by a clock on which whatever is timed takes a second."""
     points = []
 
     def report(step, metrics, earlier):
@@ -37,8 +42,12 @@ def run(stage, tests, folder, settings, *, start=None, trained=False, kill_at=No
             raise Killed
 
     job = Job(stage=stage, tests=tuple(tests), folder=folder, start=start, trained=trained)
-    train_stage(job, settings, report)
+    train_stage(job, settings, report, clock=itertools.count().__next__)
     return job.result, points
+
+
+def costs(result):
+    return json.loads((result / COSTS).read_text())
 
 
 def run_chain(study, row, folder, settings):
@@ -212,6 +221,62 @@ def test_a_test_set_added_later_is_evaluated_without_training(tiny_study, settin
     assert points == []
     assert_same_state(whole / "model" / STATE, added / "model" / STATE)
     assert pq.read_table(added / "per_image/Added.parquet").equals(pq.read_table(whole / "per_image/Made up.parquet"))
+
+
+def test_a_stage_costs_the_seconds_of_all_attempts_up_to_their_checkpoints(tiny_study, settings, tmp_path):
+    stage = stage_of(tiny_study, "multi-task")
+    whole, _ = run(stage, tiny_study.tests, tmp_path / "whole", settings)
+    for step in (2, 4):
+        with pytest.raises(Killed):
+            run(stage, [], tmp_path / "killed", settings, kill_at=step)
+    resumed, _ = run(stage, tiny_study.tests, tmp_path / "killed", settings)
+    assert costs(whole) == costs(resumed) == {record.TRAINING_SECONDS: 4, record.EVALUATION_SECONDS: 1}
+    for name in ("metrics.json", HISTORY, DIGESTS):
+        assert "seconds" not in (whole / name).read_text()
+
+
+def test_a_checkpoint_of_an_earlier_version_has_cost_nothing(tiny_study, settings, tmp_path):
+    stage = stage_of(tiny_study, "multi-task")
+    with pytest.raises(Killed):
+        run(stage, [], tmp_path, settings, kill_at=4)
+    for file in checkpoints(tmp_path):
+        content = load_state(file)
+        del content["seconds"]
+        torch.save(content, file)
+    result, points = run(stage, [], tmp_path, settings)
+    assert [step for step, _ in points] == [4]
+    assert costs(result) == {record.TRAINING_SECONDS: 1, record.EVALUATION_SECONDS: 0}
+
+
+def test_a_later_evaluation_costs_no_training(tiny_study, settings, tmp_path):
+    stage = stage_of(tiny_study, "scales-1")
+    whole, _ = run(stage, tiny_study.tests, tmp_path / "whole", settings)
+    later = [replace(tiny_study.tests[0], name=name) for name in ("Added", "Also")]
+    added, _ = run(stage, later, tmp_path / "added", settings, start=whole / "model" / STATE, trained=True)
+    assert costs(added) == {record.EVALUATION_SECONDS: 2}
+
+
+@pytest.mark.parametrize("row", ["blurred", "multi-task"])
+def test_a_strip_s_name_says_which_image_it_is(tiny_study, settings, tmp_path, row):
+    result, _ = run(stage_of(tiny_study, row), tiny_study.tests, tmp_path, settings)
+    table = pq.read_table(result / "per_image/Made up.parquet")
+    psnr = dict(
+        zip(
+            zip(table["image"].to_pylist(), table["condition"].to_pylist(), strict=True),
+            table["psnr"].to_pylist(),
+            strict=True,
+        )
+    )
+    files = list((result / record.STRIPS_FOLDER / "Made up").iterdir())
+    assert len(files) == 4  # as many as faces
+    for file in files:
+        with Image.open(file) as image:
+            degraded, restored, truth = np.split(np.asarray(image, float) / 255, 3, axis=1)
+        assert np.array_equal(degraded, restored) == (row == "blurred")
+        shown = -10 * np.log10(np.mean((restored - truth) ** 2))
+        assert shown == pytest.approx(psnr[record.strip_of(str(file))], abs=0.05)  # pixels are rounded
+    values = sorted(psnr[record.strip_of(str(file))] for file in files)
+    assert min(np.diff(values)) > 0.1  # so that no other would do
 
 
 def test_a_loss_that_is_not_finite_names_stage_and_step(tiny_study, settings, tmp_path, monkeypatch):

@@ -21,8 +21,6 @@ from sweeps.sweep import LongestChainFirst, State, StoreError, Sweep
 from sweeps.tracking import MLflowTracker
 from sweeps.tuning import Search, current_values
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 METRIC = "validation/psnr"
 SPACE = Space(row="toy", ranges=(Range(field="quality", low=0.0, high=100.0),))
 STEPS = 9
