@@ -19,7 +19,8 @@ Way = Callable[[Path], Callable[[], None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Seconds of ours and of theirs, one of each per repeat; for so many stages, where it is about stages.
+    """Seconds (or another unit) of ours and of theirs, one of each per repeat; for so many stages, where it is about
+    stages.
 
     The median of the repeats' ratios must be below `limit`; None where there is no limit.
     """
@@ -27,6 +28,7 @@ class Comparison:
     name: str
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
+    unit: str = "s"
     stages: int | None = None
     limit: float | None = None
 
@@ -82,14 +84,14 @@ def _processor() -> str:
 
 def show(comparisons: Sequence[Comparison], console: Console) -> None:
     """One table: medians over repeats, below them the smallest and the largest."""
-    table = Table(title="Benchmarks, in seconds", title_justify="left", box=None, padding=(0, 2, 1, 0))
+    table = Table(title="Benchmarks", title_justify="left", box=None, padding=(0, 2, 1, 0))
     for heading in ("", "ours", "theirs", "ratio", "limit"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
     for each in comparisons:
         table.add_row(
             each.name,
-            _seconds(each.ours, each.stages),
-            _seconds(each.theirs, each.stages),
+            _measured(each.ours, each),
+            _measured(each.theirs, each),
             _spread(each.ratios, ".3f"),
             "" if each.limit is None else f"< {each.limit:g}",
             style="red" if each.broken else "",
@@ -101,13 +103,13 @@ def show(comparisons: Sequence[Comparison], console: Console) -> None:
             console.print(each.broken, style="red", highlight=False, soft_wrap=True)
 
 
-def _seconds(values: Sequence[float], stages: int | None) -> str:
-    each = f"\n{median(values) / stages:.3f} a stage" if stages else ""
-    return _spread(values, ".2f") + each
+def _measured(values: Sequence[float], of: Comparison) -> str:
+    each = f"\n{median(values) / of.stages:.3f} a stage" if of.stages else ""
+    return _spread(values, ".2f" if of.unit == "s" else ",.0f", f" {of.unit}") + each
 
 
-def _spread(values: Sequence[float], digits: str) -> str:
-    return f"{median(values):{digits}}\n{min(values):{digits}}–{max(values):{digits}}"
+def _spread(values: Sequence[float], digits: str, unit: str = "") -> str:
+    return f"{median(values):{digits}}{unit}\n{min(values):{digits}}–{max(values):{digits}}"
 
 
 def write(comparisons: Sequence[Comparison], path: Path) -> None:

@@ -1,0 +1,113 @@
+"""A store as large as a long project's: filled as `sweeps` fills one, with made-up numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow import MlflowClient
+from mlflow.entities import Metric as Point
+from mlflow.entities import Param
+
+from sweeps import record
+from sweeps.record import Axis, Metric, RowRecord, SweepRecord, TableRecord
+
+STUDY = "large"
+TEST = "CelebA"
+FACES, KERNELS = 100, 80
+CURVE, PARAMS = 10, 40
+"""Points of each curve, and parameters of each run."""
+
+
+def fill(folder: Path, *, rows: int, seeds: int) -> None:
+    """Make a store in `folder` with one table: so many rows, of so many seeds each."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    artifacts = folder / "artifacts"
+    experiment = client.create_experiment(STUDY, artifact_location=artifacts.as_uri())
+    for tag, value in record.to_tags(_record(rows, seeds)).items():
+        client.set_experiment_tag(experiment, tag, value)
+    rng = np.random.default_rng(0)
+    for row in range(rows):
+        for seed in range(1, seeds + 1):
+            _add_run(client, experiment, artifacts, row, seed, rng)
+
+
+def _record(rows: int, seeds: int) -> SweepRecord:
+    numbers = range(1, seeds + 1)
+    lines = [
+        RowRecord(
+            name=f"row-{row}",
+            cells=[f"Row {row}"],
+            keys={str(seed): f"row-{row}-{seed}" for seed in numbers},
+            published={},
+        )
+        for row in range(rows)
+    ]
+    return SweepRecord(
+        study=STUDY,
+        preset="made-up",
+        seeds=list(numbers),
+        tests=[TEST],
+        fingerprints={TEST: "protocol"},
+        metrics=[Metric(name="psnr", label="PSNR", decimals=2), Metric(name="ssim", label="SSIM", decimals=3)],
+        tables=[TableRecord(title="Table 1", caption="Made up.", headings=["Model"], rows=lines)],
+        comparable=False,
+        notes=[],
+        axis=Axis(column="kernel_size", label="Kernel size (pixels)"),
+    )
+
+
+def _add_run(
+    client: MlflowClient, experiment: str, artifacts: Path, row: int, seed: int, rng: np.random.Generator
+) -> None:
+    stage = f"row {row} · content"
+    tags = {
+        record.TAG_SCHEMA: record.SCHEMA,
+        record.TAG_STAGE_KEY: f"row-{row}-{seed}",
+        record.TAG_STAGE: stage,
+        record.TAG_ROWS: f"row-{row}",
+        record.TAG_SEED: str(seed),
+        record.TAG_STUDY: STUDY,
+        record.TAG_PRESET: "made-up",
+        record.TAG_COMMIT: "0" * 40,
+        record.TAG_DIRTY: "false",
+        record.TAG_CODE_DIGEST: "code",
+        record.TAG_HARDWARE: "made up",
+        record.TAG_DEVICES: "1 core",
+        record.data_tag("train faces"): "faces",
+        record.data_tag("kernels"): "kernels",
+        record.data_tag(f"test {TEST}"): "test",
+        record.protocol_tag(TEST): "protocol",
+    }
+    columns = _per_image(23 + 0.05 * row + 0.05 * rng.standard_normal(), rng)
+    means = {record.test_metric(TEST, name): float(np.mean(columns[name])) for name in ("psnr", "ssim")}
+    names = ("validation/psnr", "validation/gain", "loss/total", "loss/content")
+    history = [(100 * point, dict.fromkeys(names, 20 + 0.1 * point)) for point in range(1, CURVE + 1)]
+    curves = [Point(name, value, 0, step) for step, values in history for name, value in values.items()]
+    finals = {**means, record.TRAINING_SECONDS: 100.0, record.EVALUATION_SECONDS: 10.0}
+    run = client.create_run(experiment, run_name=f"{stage} · seed {seed}", tags=tags).info.run_id
+    client.log_batch(
+        run,
+        [*curves, *(Point(name, value, 0, 1000) for name, value in finals.items())],
+        [Param("steps", "1000"), *(Param(f"field.{number}", str(number)) for number in range(PARAMS))],
+    )
+    file = artifacts / run / "artifacts" / record.per_image_file(TEST)
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table(columns), file)
+    (artifacts / run / "artifacts" / record.HISTORY_FILE).write_text(json.dumps(history))
+    client.set_terminated(run, "FINISHED")
+
+
+def _per_image(level: float, rng: np.random.Generator) -> dict[str, object]:
+    face, kernel = np.divmod(np.arange(FACES * KERNELS), KERNELS)
+    psnr = level + rng.standard_normal(FACES)[face] - 0.03 * kernel + 0.3 * rng.standard_normal(FACES * KERNELS)
+    return {
+        record.COLUMN_IMAGE: face,
+        record.COLUMN_CONDITION: kernel,
+        "psnr": psnr,
+        "ssim": 0.5 + 0.015 * psnr,
+        "ssim_2d": 0.4 + 0.015 * psnr,
+        "psnr_aligned": psnr + 0.1,
+        "kernel_size": 13 + 2 * (kernel // 10),
+    }

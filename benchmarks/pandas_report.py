@@ -1,0 +1,36 @@
+"""What a user would write for the same tables: `mlflow.search_runs`, the per-image files, and pandas.
+
+`python -m benchmarks.pandas_report STORE OUT`
+"""
+
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import mlflow
+import pandas as pd
+
+from benchmarks.large_store import STUDY, TEST
+
+
+def main(store: Path, out: Path) -> None:
+    """Write the mean and the deviation over seeds of each row, and its means by kernel size."""
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+    runs = mlflow.search_runs(experiment_names=[STUDY], filter_string="status = 'FINISHED'")
+    images = pd.concat(
+        pd.read_parquet(Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet").assign(
+            row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"]
+        )
+        for _, run in runs.iterrows()
+    )
+    by_seed = images.groupby(["row", "seed"])[["psnr", "ssim"]].mean()
+    table = by_seed.groupby("row").agg(["mean", "std"])
+    sizes = images.groupby(["row", "kernel_size"])[["psnr", "ssim"]].mean()
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "table.csv")
+    sizes.to_csv(out / "sizes.csv")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
