@@ -3,12 +3,25 @@
 Every text here is plain; a form escapes it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from analysis.tables import UNDER_WAY, Table
 
 Tone = Literal["", "faint", "warning"]
+
+
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """For each name one of its own that is fit for a file and for an anchor: lower-case letters, digits, hyphens."""
+    found: dict[str, str] = {}
+    for name in names:
+        letters = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in name.lower())
+        slug = "-".join(letters.split())[:60] or "unnamed"
+        while slug in found.values():
+            slug += "-"
+        found[name] = slug
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis import stats
 from analysis.charts import Series, Slice, drawable, line_chart, slice_chart
-from analysis.document import Chart, Column, Gallery, Grid, Note, Text
+from analysis.document import Chart, Column, Gallery, Grid, Note, Text, slugs
 from analysis.gallery import Shown, build_gallery
 from analysis.layout import number, with_unit
 from analysis.load import SearchRuns, StageRun, Sweep
@@ -49,11 +49,16 @@ def distinct_lines(sweep: Sweep, tables: Sequence[Table]) -> list[Line]:
 
 def axis_charts(sweep: Sweep, lines: Sequence[Line]) -> list[Chart]:
     """Each metric on each test set against the record's axis, as in the paper's Figs. 6 and 7; none without an axis."""
-    charts = [_axis_chart(sweep, lines, test, metric) for test in sweep.record.tests for metric in sweep.record.metrics]
+    tests, metrics = slugs(sweep.record.tests), slugs(metric.name for metric in sweep.record.metrics)
+    charts = [
+        _axis_chart(sweep, lines, test, metric, f"{tests[test]}-{metrics[metric.name]}")
+        for test in sweep.record.tests
+        for metric in sweep.record.metrics
+    ]
     return [chart for chart in charts if chart]
 
 
-def _axis_chart(sweep: Sweep, lines: Sequence[Line], test: str, metric: Metric) -> Chart | None:
+def _axis_chart(sweep: Sweep, lines: Sequence[Line], test: str, metric: Metric, name: str) -> Chart | None:
     axis = sweep.record.axis
     sound = [line for line in lines if line.computed.cells[test, metric.name].sound]
     series = [each for line in sound if (each := _axis_series(sweep, line, test, metric))]
@@ -69,7 +74,7 @@ def _axis_chart(sweep: Sweep, lines: Sequence[Line], test: str, metric: Metric) 
     without = f" Left out, as not every seed has a number: {', '.join(left_out)}." if left_out else ""
     heading = f"{metric.label} against {axis.label[:1].lower()}{axis.label[1:]}"
     return line_chart(
-        name=f"{_slug(test)}-{metric.name}-{axis.column}",
+        name=f"{name}-{slugs([axis.column])[axis.column]}",
         title=f"{test}: {heading}, preset {sweep.record.preset}",
         caption=f"{band}{without}",
         description=f"{heading} on {test}, a line for each of {len(series)} rows",
@@ -154,10 +159,10 @@ def curve_chart(sweep: Sweep, stages: dict[str, list[StageRun]]) -> list[Chart]:
     ]
 
 
-def search_parts(sweep: Sweep, search: SearchRuns) -> tuple[Grid, list[Chart]]:
+def search_parts(search: SearchRuns, name: str) -> tuple[Grid, list[Chart]]:
     """What a search found: the importance of each field, and slices through its trials at the first rung."""
     asked = search.record
-    name, first, last = f"search-{_slug(asked.row)}-{asked.id}", asked.rungs[0], asked.rungs[-1]
+    first, last = asked.rungs[0], asked.rungs[-1]
     title = f"Search of {asked.row}, preset {asked.preset}"
     grid = Grid(
         name=name,
@@ -208,44 +213,49 @@ def search_parts(sweep: Sweep, search: SearchRuns) -> tuple[Grid, list[Chart]]:
 
 
 def galleries(sweep: Sweep, tables: Sequence[Table]) -> list[Gallery]:
-    """For each table and test set the same images in each row, as in the paper's Figs. 3 to 5: of the first seed that
-    every row has."""
+    """For each table and test set the same images in each row, as in the paper's Figs. 3 to 5."""
+    tests = slugs(sweep.record.tests)
     found = [
-        _gallery(sweep, table, rows.rows, test)
-        for rows, table in zip(sweep.record.tables, tables, strict=True)
+        _gallery(sweep, table, asked.rows, test, f"table-{number}-{tests[test]}-images")
+        for number, (asked, table) in enumerate(zip(sweep.record.tables, tables, strict=True), 1)
         for test in sweep.record.tests
     ]
     return [gallery for gallery in found if gallery]
 
 
-def _gallery(sweep: Sweep, table: Table, rows: Sequence[RowRecord], test: str) -> Gallery | None:
+def _gallery(sweep: Sweep, table: Table, rows: Sequence[RowRecord], test: str, name: str) -> Gallery | None:
+    """Images of the first seed that every row has; where none is, of each row's own first. The caption says which."""
     study, metric = sweep.record, sweep.record.metrics[0]
     by_name = {row.name: row for row in rows}
+    complete = {
+        row.name: {
+            seed: run
+            for seed, run in sweep.row_runs(by_name[row.name]).items()
+            if run and status_on(sweep, run, test)[0] == COMPLETE
+        }
+        for row in table.rows
+    }
+    trained = [runs for row in table.rows if row.trained and (runs := complete[row.name])]
+    common = next((seed for seed in map(str, study.seeds) if all(seed in runs for runs in trained)), "")
     shown: list[Shown] = []
     degraded: dict[tuple[int, int], float] = {}
     degraded_label = "Degraded"
-    seeds: set[str] = set()
+    seeds: list[str] = []
     for row in table.rows:
-        complete = {
-            seed: run
-            for seed, run in sweep.row_runs(by_name[row.name]).items()
-            if run and status_on(sweep, run, test)[0] == COMPLETE and row.cells[test, metric.name].mean is not None
-        }
-        if not complete:
+        if not (runs := complete[row.name]):
             continue
-        seed, run = next(iter(complete.items()))
-        strips = run.strips(test)
-        quality = _quality(sweep, run, test, metric.name, strips)
+        seed = common if common in runs else next(iter(runs))
+        strips = runs[seed].strips(test)
+        quality = _quality(sweep, runs[seed], test, metric.name, strips)
         if not row.trained:
             degraded, degraded_label = quality, row.labels[0]
         elif strips:
-            seeds.add(seed)
+            seeds.append(seed)
             shown.append(Shown(label=row.labels[0], strips=strips, quality=quality))
-    of = f"seed {', '.join(sorted(seeds))}" if seeds else ""
     return build_gallery(
-        name=f"{_slug(table.title)}-{_slug(test)}-images",
+        name=name,
         title=f"{table.title}: images of {test}, preset {study.preset}",
-        caption=f"The same images under the same conditions in every row ({of}).",
+        caption=f"The same images under the same conditions in every row; seed {', '.join(dict.fromkeys(seeds))}.",
         zooms=study.zooms,
         degraded=degraded,
         rows=shown,
@@ -276,12 +286,6 @@ def _drawable(curve: Mapping[int, float]) -> dict[int, float]:
 
 def _stage(run: StageRun) -> str:
     return run.tags.get(record.TAG_STAGE, run.run_id)
-
-
-def _slug(text: str) -> str:
-    return "-".join(
-        "".join(letter if letter.isalnum() and letter.isascii() else " " for letter in text.lower()).split()
-    )
 
 
 def _listed(values: Iterable[int]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from analysis import stats
-from analysis.document import Column, Grid, Note, Text
+from analysis.document import Column, Grid, Note, Text, slugs
 from analysis.tables import COMPLETE, Cell, Comparison, Family, Row, Table
 from sweeps.record import Metric
 
@@ -60,8 +60,9 @@ def table_grid(table: Table, name: str) -> Grid:
 
 def difference_grids(table: Table, name: str) -> list[Grid]:
     """For each test set and metric the row-by-row differences of a table."""
+    tests, metrics = slugs(table.tests), slugs(metric.name for metric in table.metrics)
     return [
-        _difference_grid(table, test, metric, f"{name}-{test}-{metric.name}")
+        _difference_grid(table, test, metric, f"{name}-{tests[test]}-{metrics[metric.name]}")
         for test in table.tests
         for metric in table.metrics
     ]
@@ -131,7 +132,7 @@ def _difference_grid(table: Table, test: str, metric: Metric, name: str) -> Grid
     footnotes: dict[str, str] = {}
     return Grid(
         name=name,
-        title=f"{table.title}: differences in {metric.label} on {test}",
+        title=f"Differences in {metric.label} on {test}, {table.title}",
         caption=f"Each row minus the row above it, and minus the full model, the last row (preset {table.preset}).",
         columns=(
             Column(heading="Row", numeric=False),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from analysis import forms
 from analysis.cost import cost_grid
-from analysis.document import Document, Grid, Section
+from analysis.document import Document, Grid, Section, slugs
 from analysis.figures import axis_charts, curve_chart, distinct_lines, galleries, search_parts, stage_runs
 from analysis.html import render_html
 from analysis.layout import difference_grids, shared_notes, table_grid
@@ -39,7 +39,8 @@ def build_document(sweep: Sweep) -> Document:
     stages = stage_runs(sweep, lines)
     every_run = list({run.run_id: run for runs in stages.values() for run in runs}.values())
     read_ahead(sweep, [], every_run)
-    searches = [search_parts(sweep, search) for search in sweep.searches]
+    names = [f"search {search.record.row} {search.record.id}" for search in sweep.searches]
+    searches = [search_parts(search, slugs(names)[name]) for search, name in zip(sweep.searches, names, strict=True)]
     problems = [problem for table in tables for problem in table.problems()]
     sections = [
         _section("Tables", [table_grid(table, f"table-{index}") for index, table in enumerate(tables, 1)]),

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from scipy.stats import t as student
-from stores import STAGES, around, example_record, fill
+from stores import STAGES, around, example_record, fill, parquet
 
+from analysis.document import slugs
 from analysis.forms import escape_latex, escape_markdown
 from analysis.load import load_sweep, open_store
 from analysis.report import build_document, render
@@ -220,7 +221,7 @@ def test_a_cell_and_a_figures_point_are_what_the_per_image_files_say(filled):
     reach = np.average(quantiles, weights=parts) * sum(parts) ** 0.5
     [point] = [
         line
-        for line in csv_lines(rendered["figures/tables-quick-celeba-psnr-kernel_size.csv"].decode())
+        for line in csv_lines(rendered["figures/tables-quick-celeba-psnr-kernel-size.csv"].decode())
         if (line["series"], line["x"]) == (name, str(size))
     ]
     assert float(point["y"]) == pytest.approx(values.mean(), abs=1e-8)
@@ -368,10 +369,10 @@ def test_latex_compiles_in_a_bare_document(store, tmp_path):
     if not shutil.which("pdflatex"):
         tiny.missing("pdflatex is not installed")
     fill(store)
-    hostile = RowRecord(name="row", cells=["50% & <b>|_ #1 {x} ~^\\ [a] * ± – · “é”"], keys={}, published={})
+    cells = ["50% & <b>|_ #1 {x} ~^\\ [a] * ± – · “é”", ""]
+    hostile = RowRecord(name="row", cells=cells, keys={}, published={})
     asked = example_record((1, 2, 3))
     table = TableRecord(title="Table 3", caption="$100% & more_", headings=["A & B", "C"], rows=[hostile])
-    table = dataclasses.replace(table, rows=[dataclasses.replace(hostile, cells=[*hostile.cells, ""])])
     store.add_sweep(dataclasses.replace(asked, tables=[*asked.tables, table]))
     for name, text in files(store, "tex").items():
         (tmp_path / name).write_text(text)
@@ -479,3 +480,16 @@ def test_a_study_that_can_name_no_file_is_refused(store, example, study):
 def test_made_up_columns_have_the_means_they_were_given():
     columns = around({"psnr": 20.0, "ssim": 0.5})
     assert np.mean(columns["psnr"]) == pytest.approx(20.0)
+
+
+def test_test_sets_of_much_the_same_name_have_figures_of_their_own(store, example):
+    tests = ["My faces", "my-faces", "my_faces", "人"]
+    store.add_sweep(dataclasses.replace(example, tests=tests, fingerprints=dict.fromkeys(tests, "proto")))
+    tags = {record.protocol_tag(test): "proto" for test in tests[:3]}  # MLflow refuses the last in a tag
+    run = store.add_run("Multi-scale (1 scale)-1", tags=tags)
+    for test in tests[:3]:
+        store.client.log_metric(run, record.test_metric(test, "psnr"), 20.0)
+        store.log(run, record.per_image_file(test), parquet(around({"psnr": 20.0, "ssim": 0.5})))
+    names = [name for name in render(document(store)) if name.endswith("-psnr-kernel-size.csv")]
+    assert len(set(names)) == 3
+    assert slugs(tests) == {"My faces": "my-faces", "my-faces": "my-faces-", "my_faces": "my-faces--", "人": "unnamed"}
