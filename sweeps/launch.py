@@ -251,7 +251,7 @@ class Launch:
         is waiting.
         """
         request = self.request
-        commit, diff = git_state()
+        commit, dirty, diff = git_state()
         here = f"{platform.machine()}, threads: {resources.cpus}"
         if self.device == "cuda":
             import torch
@@ -265,7 +265,7 @@ class Launch:
             owner=_owner(request.runs),
             hardware=here,
             commit=commit,
-            dirty=bool(diff),
+            dirty=dirty,
             code=code_digest(),
             devices=resources.share,
             versions=versions(),

@@ -12,6 +12,13 @@ from sweeps import record
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "ray", "mlflow", "numpy")
 """Whose versions a run's tags hold."""
+PATCH = (
+    *("--binary", "--unified=3", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+"""Options that make of `git diff` what `git apply` takes, whatever the person's own settings."""
+SOURCES = ("sweeps/*.py", "model_zoo/*.py", "datasets/*.py")
+"""Code that can change a number, in git's own patterns: a `*` also stands for folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +27,8 @@ class Provenance:
 
     `data` maps a data set's role and name ("train celeba-sample") to its digest; `fingerprints` a test set to its
     protocol's; `owner` tells one driver's open runs from another's; `hardware` says what computes, `devices` what of it
-    each stage has to itself, `versions` with which packages. `diff` is what the checkout has on top of its commit,
-    `licences` are sentences on the use of the data.
+    each stage has to itself, `versions` with which packages. `dirty` and `diff` say what the checkout has on top of its
+    commit, see `git_state`; `licences` are sentences on the use of the data.
     """
 
     study: str
@@ -35,7 +42,7 @@ class Provenance:
     code: str
     devices: str = ""
     versions: str = ""
-    diff: str = ""
+    diff: bytes = b""
     licences: tuple[str, ...] = ()
 
     def tags(self) -> dict[str, str]:
@@ -58,18 +65,21 @@ class Provenance:
         return {record.data_tag(name): digest for name, digest in self.data.items()}
 
 
-def git_state(root: Path = ROOT) -> tuple[str, str]:
-    """The checkout's commit and, as a patch, how tracked files differ from it; "unknown" and "" outside a checkout."""
+def git_state(root: Path = ROOT) -> tuple[str, bool, bytes]:
+    """The checkout's commit, whether it is dirty and, as a patch for `git apply`, how tracked files differ from it.
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
+    Untracked source makes it dirty too, but is not in the patch. Outside a checkout: "unknown", False and b"".
+    """
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True).stdout
 
     try:
-        # As `git apply` takes it, whatever the person's own settings.
-        return git("rev-parse", "HEAD").strip(), git("diff", "HEAD", "--no-color", "--no-ext-diff")
+        commit, diff = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD", *PATCH)
+        untracked = git("ls-files", "--others", "--exclude-standard", "--", *SOURCES)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown", ""
+        return "unknown", False, b""
+    return commit, bool(diff or untracked), diff
 
 
 def versions() -> str:

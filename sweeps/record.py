@@ -64,7 +64,8 @@ HISTORY_FILE = "history.json"
 """The curves of a finished run once more, as a list of [global step, {name: value}]: of many runs, files are read
 faster than MLflow is asked."""
 DIFF_FILE = "uncommitted.diff"
-"""What `git diff HEAD` said where the checkout was dirty when the run began."""
+"""How tracked files of the first dirty checkout that had a part in the run differ from their commit: a patch for
+`git apply`, in bytes of no one encoding."""
 # Columns of a per-image file beside one column per metric.
 COLUMN_IMAGE = "image"
 COLUMN_CONDITION = "condition"
@@ -113,6 +114,7 @@ def data_tag(name: str) -> str:
 
 
 KNOWN_FIELDS_ONLY = ConfigDict(extra="forbid")
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -120,7 +122,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Metric:
     """A metric shown in tables, the larger the better: its name in the store, its label, decimals and unit ("dB").
 
-    `relevant` is the smallest difference worth a claim: a comparison that could not have shown it is underpowered.
+    `relevant` is in the metric's unit: a difference whose whole interval is smaller than this is called not relevant.
     """
 
     name: str
@@ -170,6 +172,8 @@ class TableRecord:
             raise ValueError(f"rows must have a label cell for each of {len(self.headings)} headings")
         if len({row.name for row in self.rows}) < len(self.rows):
             raise ValueError("rows must have names of their own")
+        if len({tuple(row.cells) for row in self.rows}) < len(self.rows):
+            raise ValueError("rows must have label cells of their own")
         return self
 
 
@@ -186,7 +190,7 @@ class SweepRecord:
 
     study: str
     preset: str
-    seeds: list[int]
+    seeds: Annotated[list[int], Field(min_length=1)]
     tests: list[str]
     fingerprints: dict[str, str]
     metrics: Annotated[list[Metric], Field(min_length=1)]
@@ -254,6 +258,8 @@ class SearchRecord:
 
     `metric` is the validation metric that trials are compared by, `first_step` the global step at which they start.
     `importances` maps a field to its share of the variance at the first rung; empty where there are too few trials.
+    Trial 0 is the row as it was, whose run carries no trial label: `default_key` is its stage key and `defaults` its
+    values; empty in records of earlier versions.
     """
 
     id: str
@@ -262,11 +268,13 @@ class SearchRecord:
     row: str
     metric: str
     first_step: int
-    rungs: list[int]
-    ranges: dict[str, tuple[float, float]]
+    rungs: Annotated[list[int], Field(min_length=1)]
+    ranges: dict[str, tuple[Finite, Finite]]
     trials: int
-    best: dict[str, float]
-    importances: dict[str, float]
+    best: dict[str, Finite]
+    importances: dict[str, Finite]
+    default_key: str = ""
+    defaults: dict[str, Finite] = Field(default_factory=dict)
 
     def to_tag(self) -> tuple[str, str]:
         """Experiment tag that holds the record: its name and value."""

@@ -153,6 +153,7 @@ def _standing(trial: Trial) -> tuple[int, float]:
 
 
 def _record(schedule: Search, best: Trial, shares: dict[str, float], *, study: str, preset: str) -> SearchRecord:
+    default = schedule.trials[0]
     return SearchRecord(
         id=schedule.id,
         study=study,
@@ -165,6 +166,8 @@ def _record(schedule: Search, best: Trial, shares: dict[str, float], *, study: s
         trials=len(schedule.trials),
         best=best.values,
         importances=shares,
+        default_key=default.stage.key,
+        defaults=default.values,
     )
 
 

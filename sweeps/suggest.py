@@ -40,13 +40,15 @@ def suggest(space: Space, known: Sequence[Known], search: str) -> Values:
 
 def importances(space: Space, known: Sequence[Known], step: int) -> dict[str, float]:
     """Each field's share of the variance of the metric at `step` (fANOVA), among the trials that got there; empty where
-    fewer than TRIALS_FOR_IMPORTANCE did."""
+    fewer than TRIALS_FOR_IMPORTANCE did, or there is no variance."""
     there = [
         Known(values=trial.values, measured={step: trial.measured[step]}, finished=True)
         for trial in known
         if step in trial.measured
     ]
     if len(there) < TRIALS_FOR_IMPORTANCE:
+        return {}
+    if len({trial.measured[step] for trial in there}) == 1:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(_study(space, there, 0), evaluator=evaluator))

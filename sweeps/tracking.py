@@ -61,8 +61,16 @@ ANSWER = 20.0
 """Seconds in which a tracking server must answer."""
 STRIP_STEP = 0
 """All runs log their strips at the same step, so that the compare view lines them up."""
-JOINED = {record.TAG_CODE_DIGEST: "+", record.TAG_DEVICES: " + ", record.TAG_VERSIONS: " + "}
+JOINED = {
+    record.TAG_COMMIT: " + ",
+    record.TAG_CODE_DIGEST: "+",
+    record.TAG_HARDWARE: " + ",
+    record.TAG_DEVICES: " + ",
+    record.TAG_VERSIONS: " + ",
+}
 """Tags that name all that had a part in a run, and what stands between two of them."""
+OF_TRAINING = (record.TAG_HARDWARE, record.TAG_DEVICES)
+"""Those of them in which an evaluation of a finished run has no part: they are not what it was trained on."""
 
 
 P = ParamSpec("P")
@@ -314,18 +322,21 @@ class MLflowTracker:
         for tag in (record.TAG_FAILURE, record.TAG_PRUNED):
             if tag in run.data.tags:
                 self._client.delete_tag(run_id, tag)
+        if self._provenance.diff and not self._has_diff(run_id):
+            self._log_diff(run_id)
         self._set_tags(run, {**self._joined_tags(run), **self._provenance.data_tags()})
         self._name(run, stage, rows)
 
     def _joined_tags(self, run: Run) -> dict[str, str]:
-        """What had a part in the run until now, and what has from now on. The cores of an evaluation don't count: they
-        are not what the run was trained on."""
+        """What had a part in the run until now, and what has from now on."""
         tags, joined = self._provenance.tags(), dict[str, str]()
         for tag, between in JOINED.items():
-            if tag == record.TAG_DEVICES and run.info.status == "FINISHED":
+            if tag in OF_TRAINING and run.info.status == "FINISHED":
                 continue
             parts = [*run.data.tags.get(tag, "").split(between), tags[tag]]
             joined[tag] = between.join(dict.fromkeys(filter(None, parts)))
+        if self._provenance.dirty:  # a clean checkout does not undo what a dirty one did
+            joined[record.TAG_DIRTY] = tags[record.TAG_DIRTY]
         return joined
 
     @answering
@@ -425,7 +436,7 @@ class MLflowTracker:
         }
         self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in params.items()])
         if self._provenance.diff:
-            self._client.log_text(run.info.run_id, self._provenance.diff, record.DIFF_FILE)
+            self._log_diff(run.info.run_id)
         parent = self.find(stage.parent) if stage.parent else None
         self._client.log_inputs(
             run.info.run_id,
@@ -433,6 +444,15 @@ class MLflowTracker:
             models=[LoggedModelInput(parent.model_id)] if parent else None,
         )
         return run
+
+    def _has_diff(self, run_id: str) -> bool:
+        return any(file.path == record.DIFF_FILE for file in self._client.list_artifacts(run_id))
+
+    def _log_diff(self, run_id: str) -> None:
+        with TemporaryDirectory() as folder:  # MLflow takes bytes from files only
+            file = Path(folder) / record.DIFF_FILE
+            file.write_bytes(self._provenance.diff)
+            self._client.log_artifact(run_id, str(file))
 
     def _dataset_inputs(self) -> list[DatasetInput]:
         return [

@@ -240,10 +240,14 @@ def test_the_report_needs_the_store_alone(swept, tmp_path):
             shutil.move(path, moved / path.name)
     written.append(report(runs, tmp_path / "two"))
     assert written[0] == written[1]
-    assert {name.split(".")[-1] for name in written[0]} >= {"md", "html", "tex", "csv"}
+    assert {name.split(".")[-1] for name in written[0]} == {"md", "html", "tex", "csv", "json", "pdf", "svg"}
     page = written[0]["tables-quick.md"].decode()
     for text in ("Table 1", "Table 2", "Blurred input", "Multi-scale (1 scale)", "+ Adversarial loss", "Quick preset"):
         assert text in page
+    figures = {name.removeprefix("figures/tables-quick-") for name in written[0] if name.endswith(".pdf")}
+    axes = {f"made-up-{metric}-kernel-size.pdf" for metric in ("psnr", "ssim")}
+    assert figures == {*axes, "learning-curves.pdf", *(f"table-{table}-made-up-images.pdf" for table in (1, 2))}
+    assert "Rows of another study that the store does not have: Content loss, as long as + Perceptual" in page
 
 
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):

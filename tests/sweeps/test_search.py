@@ -83,7 +83,7 @@ def published(runs):
     return client, experiment, record.searches_from_tags(experiment.tags, "quick")
 
 
-def test_the_store_says_what_was_varied_and_what_came_out(searched):
+def test_the_store_says_what_was_varied_and_what_came_out(searched, trials):
     runs, done, _ = searched
     found = json.loads((runs / "search" / "tables-quick.json").read_text())["rows"]["loss-adversarial"]
     _, _, [search] = published(runs)
@@ -91,6 +91,8 @@ def test_the_store_says_what_was_varied_and_what_came_out(searched):
     assert (search.metric, search.first_step, search.rungs) == ("validation/psnr", 30, [10, 30, 90])
     assert search.ranges == {"losses.perceptual": (1e-5, 1e-2), "losses.adversarial": (1e-4, 1e-1)}
     assert search.best == found["values"]
+    assert search.default_key == trials[0].data.tags[record.TAG_STAGE_KEY]
+    assert search.defaults == {field: float(trials[0].data.params[field]) for field in search.ranges}
     assert sum(search.importances.values()) == pytest.approx(1)
     for field, share in search.importances.items():
         assert f"{field} {share:.0%}" in " ".join(done.stdout.split())  # lines are wrapped
@@ -138,6 +140,10 @@ def test_its_weights_train_the_row_and_stand_in_tags_and_caption(searched, cache
     page = (tmp_path / "tables-quick.md").read_text()
     assert "Loss weights tuned on validation data of seed 1: loss-adversarial: " in page
     assert f"of {TRIALS} trials, search {search}" in page
+    assert "### Search of loss-adversarial, preset quick" in page
+    slices = (tmp_path / "figures" / f"tables-quick-search-loss-adversarial-{search}.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in slices[1:]} == {"losses.perceptual", "losses.adversarial"}
+    assert len(slices) == 1 + 2 * (TRIALS - 1)  # but for the row as it was, which is no trial's run
 
 
 def test_a_tuned_row_trained_from_scratch_ends_with_the_same_bits(searched, cache, faces_folder):

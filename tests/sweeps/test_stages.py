@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,7 +8,7 @@ from sweeps.deblurring.config import DeblurConfig, LossWeights
 from sweeps.deblurring.data import planned_data
 from sweeps.overrides import apply_overrides
 from sweeps.presets import paper, quick
-from sweeps.record import SweepRecord, from_tags, to_tags
+from sweeps.record import SearchRecord, SweepRecord, from_tags, searches_from_tags, to_tags
 from sweeps.stages import flat, tuned
 from sweeps.studies import STUDIES, Inputs, describe
 
@@ -213,6 +215,60 @@ def test_a_shorter_record_replaces_a_longer_one():
     long = to_tags(describe(build("tables", seeds=range(1, 31)), "paper", range(1, 31)))
     short = describe(build("tables"), "paper", [1])
     assert from_tags({**long, **to_tags(short)}) == short
+
+
+def search_record(**changed):
+    settings = {
+        "id": "s1",
+        "study": "tables",
+        "preset": "paper",
+        "row": "loss-perceptual",
+        "metric": "validation/psnr",
+        "first_step": 100,
+        "rungs": [10, 30],
+        "ranges": {"losses.perceptual": (0.0, 1.0)},
+        "trials": 4,
+        "best": {"losses.perceptual": 0.5},
+        "importances": {"losses.perceptual": 1.0},
+        "default_key": "0123",
+        "defaults": {"losses.perceptual": 0.1},
+    }
+    return SearchRecord(**{**settings, **changed})
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["best", "defaults", "ranges", "importances"])
+def test_a_search_s_numbers_are_finite(name, number):
+    content = (0.0, number) if name == "ranges" else number
+    with pytest.raises(ValueError, match=rf"{name}.*\n.*finite number"):
+        search_record(**{name: {"losses.perceptual": content}})
+
+
+def test_a_search_has_a_rung():
+    with pytest.raises(ValueError, match=r"rungs\n.*at least 1 item"):
+        search_record(rungs=[])
+
+
+def test_a_search_of_an_earlier_version_can_be_read_without_its_default():
+    record = search_record()
+    tag, text = record.to_tag()
+    assert searches_from_tags({tag: text}, "paper") == [record]
+    earlier = {name: value for name, value in json.loads(text).items() if not name.startswith("default")}
+    assert searches_from_tags({tag: json.dumps(earlier)}, "paper") == [search_record(default_key="", defaults={})]
+
+
+def test_a_sweep_has_a_seed():
+    with pytest.raises(ValueError, match=r"seeds\n.*at least 1 item"):
+        replace(describe(build("tables"), "paper", [1]), seeds=[])
+
+
+@pytest.mark.parametrize("same", ["name", "cells"])
+def test_two_rows_of_a_table_differ_in_name_and_labels(same):
+    table = describe(build("tables"), "paper", [1]).tables[0]
+    first, second, *others = table.rows
+    alike = replace(second, **{same: getattr(first, same)})
+    with pytest.raises(ValueError, match=f"rows must have {'names' if same == 'name' else 'label cells'} of their own"):
+        replace(table, rows=[first, alike, *others])
 
 
 def test_only_the_published_data_and_schedule_are_comparable():

@@ -61,3 +61,5 @@ def test_importance_is_that_of_the_function():
 def test_too_few_trials_have_no_importance():
     assert importances(SPACE, search(3), 10) == {}
     assert importances(SPACE, search(10), 20) == {}
+    alike = [Known(values=trial.values, measured={10: 1.0}) for trial in search(30)]
+    assert importances(SPACE, alike, 10) == {}

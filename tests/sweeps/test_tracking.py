@@ -13,12 +13,12 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from sweeps import record
-from sweeps.job import COSTS, DIGESTS, METRICS
+from sweeps.job import COSTS, DIGESTS, HISTORY, METRICS
 from sweeps.provenance import Provenance, code_digest, git_state, versions
 from sweeps.resources import Resources
-from sweeps.stages import Row, flat
+from sweeps.stages import Row
 from sweeps.sweep import StoreError
-from sweeps.tracking import POINTS_AT_ONCE, MLflowTracker
+from sweeps.tracking import JOINED, POINTS_AT_ONCE, MLflowTracker
 
 COMMON = Provenance(
     study="tables",
@@ -78,6 +78,7 @@ def result(folder, costs=None, strips=(), model=False, **metrics):
     folder.mkdir(parents=True)
     (folder / METRICS).write_text(json.dumps(metrics or {"test/Made up/psnr": 20.0}))
     (folder / DIGESTS).write_text(json.dumps({"generator": "0123"}))
+    (folder / HISTORY).write_text("[]")
     if costs:
         (folder / COSTS).write_text(json.dumps(costs))
     for strip in strips:
@@ -276,13 +277,20 @@ def test_a_test_set_that_has_changed_leaves_no_strips_of_before(store, client, s
 
 def test_a_run_names_what_trained_it_also_when_that_has_changed_between(store, client, stage, tmp_path):
     driver(store).start(stage, [])
-    second = driver(store, devices="1 core", versions="python 3, torch 2.1+cpu")
-    second.start(stage, [])
+    changed = {"commit": "decade", "code": "code2", "versions": "python 3, torch 2.1+cpu"}
+    second = driver(store, **changed, devices="1 core", hardware="x86_64, threads: 1")
+    for _ in range(2):
+        second.start(stage, [])
     second.end(stage, result(tmp_path / "one"), None)
-    driver(store, devices="0.5 GPU", versions="python 3, torch 2.1+cpu").start(stage, [])
+    driver(store, **{**changed, "commit": "facade"}, devices="0.5 GPU", hardware="a GPU").start(stage, [])
     (run,) = runs_of(client, stage)
-    assert run.data.tags[record.TAG_DEVICES] == "2 cores + 1 core"  # an evaluation is no training
-    assert run.data.tags[record.TAG_VERSIONS] == "python 3, torch 2.0+cpu + python 3, torch 2.1+cpu"
+    assert {tag: run.data.tags[tag] for tag in JOINED} == {
+        record.TAG_COMMIT: "c0ffee + decade + facade",
+        record.TAG_CODE_DIGEST: "code1+code2",
+        record.TAG_HARDWARE: "none + x86_64, threads: 1",  # an evaluation is no training
+        record.TAG_DEVICES: "2 cores + 1 core",
+        record.TAG_VERSIONS: "python 3, torch 2.0+cpu + python 3, torch 2.1+cpu",
+    }
 
 
 @pytest.mark.parametrize(
@@ -292,15 +300,44 @@ def test_a_trial_s_share_is_its_gpus_or_else_its_cores(cpus, gpus, share):
     assert Resources(cpus=cpus, gpus=gpus, at_once=1).share == share
 
 
-@pytest.mark.parametrize("diff", ["", "diff --git a/x b/x\n- Größe\n"])
-def test_what_a_checkout_has_on_top_of_its_commit_is_kept_with_each_run(store, client, stage, tmp_path, diff):
-    driver(store, dirty=bool(diff), diff=diff).start(stage, [])
+def changes(client, stage, folder):
+    """What a stage's run says of changes to its commit: its tag, and its patch if there is one."""
     (run,) = runs_of(client, stage)
     kept = [each.path for each in client.list_artifacts(run.info.run_id)]
-    assert kept == ([record.DIFF_FILE] if diff else [])
-    if diff:
-        file = client.download_artifacts(run.info.run_id, record.DIFF_FILE, str(tmp_path))
-        assert Path(file).read_text() == diff
+    files = [client.download_artifacts(run.info.run_id, path, str(folder)) for path in kept if path == record.DIFF_FILE]
+    return run.data.tags[record.TAG_DIRTY], [Path(file).read_bytes() for file in files]
+
+
+PATCH = b"diff --git a/x b/x\r\n- Gr\xf6\xdfe\n"
+
+
+@pytest.mark.parametrize(
+    ("drivers", "expected"),
+    [
+        ([b""], ("false", [])),
+        ([PATCH], ("true", [PATCH])),
+        ([b"", PATCH], ("true", [PATCH])),
+        ([PATCH, b""], ("true", [PATCH])),
+        ([PATCH, b"another"], ("true", [PATCH])),
+        ([b"", b""], ("false", [])),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_checkout_had_on_top_of_its_commit_is_kept_with_each_run(
+    store, client, stage, tmp_path, drivers, expected, finished
+):
+    for number, diff in enumerate(drivers):
+        tracker = driver(store, dirty=bool(diff), diff=diff)
+        tracker.start(stage, [])
+        if finished:
+            tracker.end(stage, result(tmp_path / str(number)), None)
+    assert changes(client, stage, tmp_path) == expected
+
+
+def test_a_checkout_that_has_only_new_files_is_dirty_without_a_patch(store, client, stage, tmp_path):
+    driver(store).start(stage, [])
+    driver(store, dirty=True).start(stage, [])
+    assert changes(client, stage, tmp_path) == ("true", [])
 
 
 def test_a_description_is_written_once_and_again_when_the_rows_are_others(store, client, stage, tmp_path):
@@ -397,16 +434,6 @@ def test_what_is_not_trained_failed_or_trained_a_second_time_is_not_registered(s
     assert client.search_registered_models(f"name = '{name}'") == []
 
 
-def test_rows_of_a_flat_study_are_not_registered(store, tiny_study):
-    tracker = driver(store)
-
-    def refuse(*_, **__):
-        raise MlflowException("nobody may")
-
-    tracker._client.get_registered_model = refuse
-    tracker.register(flat(tiny_study).rows, "validation/psnr")
-
-
 def test_a_registry_that_refuses_is_a_store_s_error(store, stage, tmp_path, monkeypatch):
     tracker = driver(store)
     train(tracker, tmp_path, stage, 20.0)
@@ -436,36 +463,91 @@ def test_a_version_whose_answer_was_lost_is_not_made_again(store, client, stage,
     assert set(aliases(client, name)) == {"best", "best-quick"}
 
 
-def git(folder, *arguments):
+def git(folder, *arguments, **options):
     who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, **options).stdout
 
 
-def test_a_dirty_checkout_s_patch_leads_from_its_commit_to_what_ran(tmp_path):
-    assert git_state(tmp_path) == ("unknown", "")
-    git(tmp_path, "init")
-    file, latin = tmp_path / "code.py", tmp_path / "notes.txt"
-    file.write_text("one = 1\n")
-    latin.write_text("plain\n")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-m", "first")
-    git(tmp_path, "config", "color.ui", "always")
-    assert git_state(tmp_path) == (git(tmp_path, "rev-parse", "HEAD"), "")
-    (tmp_path / "new.txt").write_text("not tracked")
-    assert git_state(tmp_path)[1] == ""
-    file.write_text("one = 2\n")
-    (tmp_path / "patch").write_text(git_state(tmp_path)[1])
-    git(tmp_path, "checkout", "code.py")
-    git(tmp_path, "apply", "patch")
-    assert file.read_text() == "one = 2\n"
-    latin.write_bytes("Größe\n".encode("latin-1"))
-    assert "notes.txt" in git_state(tmp_path)[1]  # whatever its encoding
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository of one commit, with files of every kind."""
+    folder = tmp_path / "checkout"
+    for file, content in {
+        "sweeps/code.py": b"one = 1\n",
+        "windows.txt": b"first\r\nsecond\r\n",
+        "latin.txt": "Stra\u00dfe\n".encode("latin-1"),
+        "image.png": bytes(range(256)),
+        "gone.txt": b"gone\n",
+        ".gitignore": b"ignored.py\n",
+        ".gitattributes": b"*.py diff=shouting\n",
+    }.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "first")
+    return folder
+
+
+def contents(folder):
+    files = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "color.ui=always",
+        "diff.noprefix=true",
+        "diff.mnemonicPrefix=true",
+        "diff.context=0",
+        "diff.external=true",
+        "diff.shouting.textconv=tr a-z A-Z <",
+    ],
+)
+def test_a_dirty_checkout_s_patch_leads_from_its_commit_to_what_ran(checkout, tmp_path, setting):
+    git(checkout, "config", *setting.split("=", 1))
+    (checkout / "sweeps" / "code.py").write_bytes(b"one = 2\n")
+    (checkout / "windows.txt").write_bytes(b"first\r\nchanged\r\n")
+    (checkout / "latin.txt").write_bytes("Stra\u00dfe\nGr\u00f6\u00dfe\n".encode("latin-1"))
+    (checkout / "image.png").write_bytes(bytes(reversed(range(256))))
+    (checkout / "gone.txt").unlink()
+    commit, dirty, diff = git_state(checkout)
+    assert dirty
+    git(tmp_path, "clone", "checkout", "clone")
+    git(tmp_path / "clone", "checkout", commit)
+    git(tmp_path / "clone", "apply", "-", input=diff)
+    assert contents(tmp_path / "clone") == contents(checkout)
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [
+        ("sweeps/new.py", True),
+        ("sweeps/deblurring/new.py", True),
+        ("model_zoo/new.py", True),
+        ("datasets/new.py", True),
+        ("sweeps/ignored.py", False),
+        ("sweeps/new.txt", False),
+        ("docs/new.py", False),
+        ("new.py", False),
+    ],
+)
+def test_untracked_source_makes_a_checkout_dirty(checkout, file, dirty):
+    clean = (git(checkout, "rev-parse", "HEAD").decode().strip(), False, b"")
+    assert git_state(checkout) == clean
+    (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / file).write_text("new")
+    assert git_state(checkout) == (clean[0], dirty, b"")
+
+
+def test_outside_a_checkout_the_commit_is_unknown(tmp_path):
+    assert git_state(tmp_path) == ("unknown", False, b"")
 
 
 def test_provenance_is_that_of_this_checkout():
-    commit, diff = git_state()
+    commit, dirty, diff = git_state()
     assert commit == "unknown" or len(commit) == 40
-    assert diff == "" or diff.startswith("diff --git ")
+    assert diff == b"" or (dirty and diff.startswith(b"diff --git a/"))
     assert code_digest() == code_digest()
     assert f"mlflow {mlflow.__version__}" in versions().split(", ")
