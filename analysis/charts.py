@@ -26,6 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.document import Chart
+from analysis.stats import usable
 
 FOREGROUND = "black"
 """Text, axes and grid: black in a paper, the page's own colour in a page. No series may have it."""
@@ -87,7 +88,7 @@ STYLE: dict[str, object] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A curve: `drawable` numbers, `x` in rising order. `low` and `high` bound an interval around each `y`.
+    """A curve: `usable` numbers, `x` in rising order. `low` and `high` bound an interval around each `y`.
 
     `after` is the label of the series that this one continues: it is drawn from that one's last point on.
     """
@@ -102,7 +103,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """Trials along one field: of each the value tried, its score (`drawable` both), and whether it ran to its end.
+    """Trials along one field: of each the value tried, its score (`usable` both), and whether it ran to its end.
 
     `log` asks for a logarithmic scale; it has one where the values are positive and span a decade.
     """
@@ -130,7 +131,7 @@ def line_chart(
     """
     if not series or not all(each.x for each in series):
         raise ValueError(f"chart {name!r} must have series with points, got {len(series)} series")
-    assert all(drawable(value) for each in series for value in _numbers(each))
+    assert all(usable(value) for each in series for value in _numbers(each))
     columns = max(1, min(4, LEGEND_CHARACTERS // (max(len(each.label) for each in series) + 8)))
     lines = math.ceil(len(series) / columns)
     with drawing(name):
@@ -169,7 +170,7 @@ def slice_chart(
     """
     if not slices or not all(each.points for each in slices):
         raise ValueError(f"chart {name!r} must have slices with points, got {len(slices)} slices")
-    assert all(map(drawable, chain(best.values(), *(point[:2] for each in slices for point in each.points))))
+    assert all(map(usable, chain(best.values(), *(point[:2] for each in slices for point in each.points))))
     columns = min(PANELS, len(slices))
     lines = math.ceil(len(slices) / columns)
     with drawing(name):
@@ -193,11 +194,6 @@ def slice_chart(
     )
     text = csv_text(("field", "value", "score", "finished"), rows)
     return Chart(name=name, title=title, caption=caption, description=description, svg=svg, pdf=pdf, csv=text)
-
-
-def drawable(value: float) -> bool:
-    """Whether a chart can show a number: not NaN, and short of where differences overflow."""
-    return abs(value) < 1e100
 
 
 def drawing(name: str) -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from analysis.compare import compare_rows
 from analysis.document import Document
 from analysis.load import load_sweep, open_store, without_password
 from analysis.report import FORMS, build_document, check_forms, render
+from analysis.states import MISSING, PAUSED, RUNNING
 from analysis.terminal import show, show_section
 
 
@@ -121,12 +122,14 @@ def uncollected() -> Iterator[None]:
 
 
 def looks(look: Callable[[], Document], wait: Callable[[], None] | None) -> Iterator[Document]:
-    """A report, and with `wait` each later one that differs, until no number may still come."""
-    shown, document = None, look()
+    """A report, and with `wait` each later one that differs, until no number may come any more. Where some are missing
+    and nothing is under way, it looks once more: between two stages a sweep has no run open."""
+    shown, document, idle = None, look(), 0
     while True:
         if document != shown:
             yield document
-        if wait is None or not document.under_way:
+        idle = 0 if document.has(RUNNING, PAUSED) else idle + 1
+        if wait is None or idle == 2 or (idle and not document.has(MISSING)):
             return
         wait()
         shown, document = document, look()

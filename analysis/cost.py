@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from analysis.document import Column, Grid, Note, Text
-from analysis.load import StageRun, Sweep
+from analysis.load import FINISHED, StageRun, Sweep
 from sweeps import record
 
 
 def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
     """A line per stage, their sum, and the same if every line of the tables had been trained from scratch."""
-    trained = {stage: runs for stage, runs in stages.items() if any(_steps(run) for run in runs)}
+    trained = {stage: done for stage, runs in stages.items() if (done := [run for run in runs if _is_training(run)])}
     every = [run for runs in trained.values() for run in runs]
     scratch = [
         each
@@ -19,6 +19,7 @@ def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
         for run in sweep.row_runs(row).values()
         if run and row.trained
         for each in sweep.chain(run)
+        if _is_training(each)
     ]
     units = sorted({_unit(run) for run in every} - {""})
     rows = [
@@ -27,7 +28,7 @@ def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
         _row("Every line of the tables from scratch", scratch, units),
     ]
     saved = sum(map(_steps, scratch)) - sum(map(_steps, every))
-    share = f" ({saved / sum(map(_steps, scratch)):.0%})" if saved else ""
+    share = f" ({saved / sum(map(_steps, scratch)):.0%})" if scratch else ""
     return Grid(
         name="cost",
         title="Cost",
@@ -44,7 +45,7 @@ def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
         rows=tuple(rows),
         notes=(
             Note(text=f"Shared stages saved {saved:,} iterations{share} of training each line from scratch."),
-            Note(text=f"{_wall(every)} Work that was lost with a killed process is not counted."),
+            Note(text="Of finished stages; work that was lost with a killed process is not counted."),
         ),
     )
 
@@ -61,6 +62,10 @@ def _row(name: str, runs: Sequence[StageRun], units: Sequence[str], bold: bool =
         *(_hours_text(_device_hours(runs, unit)) for unit in units),
     ]
     return tuple(Text(text=each.text, value=each.value, bold=bold) for each in (Text(text=name), *cells))
+
+
+def _is_training(run: StageRun) -> bool:
+    return run.status == FINISHED and _steps(run) > 0
 
 
 def _steps(run: StageRun) -> int:
@@ -101,13 +106,3 @@ def _unit(run: StageRun) -> str:
 
 def _hours_text(value: float | None) -> Text:
     return Text(text="–" if value is None else f"{value:,.2f}", value=value)
-
-
-def _wall(runs: Sequence[StageRun]) -> str:
-    """How long anything was being worked on: each run worked for its seconds before its end."""
-    spans = sorted((run.end_time / 1000 - _seconds(run), run.end_time / 1000) for run in runs if _seconds(run))
-    total, until = 0.0, float("-inf")
-    for start, end in spans:
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return f"By the clock, at least one stage was at work for {total / 3600:,.2f} hours."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.tables import UNDER_WAY, Table
+from analysis.tables import Table
 
 Tone = Literal["", "faint", "warning"]
 
@@ -176,8 +176,7 @@ class Document:
     problems: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
 
-    @property
-    def under_way(self) -> bool:
-        """Whether a number may still come: a row's run is open, waits, or is not there yet."""
+    def has(self, *states: str) -> bool:
+        """Whether a number is not there for one of some reasons (`states.REASONS`)."""
         cells = [cell for table in self.tables for row in table.rows for cell in row.cells.values()]
-        return any(problem.state in UNDER_WAY for cell in cells for problem in cell.problems)
+        return any(problem.state in states for cell in cells for problem in cell.problems)

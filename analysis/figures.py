@@ -2,49 +2,23 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 
 import numpy as np
 
 from analysis import stats
-from analysis.charts import Series, Slice, drawable, line_chart, slice_chart
+from analysis.charts import Series, Slice, line_chart, slice_chart
 from analysis.document import Chart, Column, Gallery, Grid, Note, Text, slugs
 from analysis.gallery import Shown, build_gallery
 from analysis.layout import number, with_unit
-from analysis.load import SearchRuns, StageRun, Sweep
-from analysis.tables import COMPLETE, Row, Table, status_on
+from analysis.lines import Line
+from analysis.load import FINISHED, SearchRuns, StageRun, Sweep
+from analysis.states import COMPLETE, DOUBTFUL, STALE, status_on
+from analysis.stats import usable
+from analysis.tables import Table
 from sweeps import record
 from sweeps.record import Metric, RowRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A row of the record beside the same row as computed, under all the labels that it has in the tables."""
-
-    labels: tuple[str, ...]
-    row: RowRecord
-    computed: Row
-
-    @property
-    def label(self) -> str:
-        """What a legend says."""
-        return " / ".join(self.labels)
-
-
-def distinct_lines(sweep: Sweep, tables: Sequence[Table]) -> list[Line]:
-    """The lines of all tables, each training once."""
-    found: dict[str, Line] = {}
-    for table, computed in zip(sweep.record.tables, tables, strict=True):
-        rows = {row.name: row for row in table.rows}
-        for row in computed.rows:
-            asked = rows[row.name]
-            identity = repr(sorted(asked.keys.items()))
-            labels = found[identity].labels if identity in found else ()
-            label = row.labels[0]
-            found[identity] = Line(labels=tuple(dict.fromkeys((*labels, label))), row=asked, computed=row)
-    return list(found.values())
 
 
 def axis_charts(sweep: Sweep, lines: Sequence[Line]) -> list[Chart]:
@@ -60,29 +34,34 @@ def axis_charts(sweep: Sweep, lines: Sequence[Line]) -> list[Chart]:
 
 def _axis_chart(sweep: Sweep, lines: Sequence[Line], test: str, metric: Metric, name: str) -> Chart | None:
     axis = sweep.record.axis
-    sound = [line for line in lines if line.computed.cells[test, metric.name].sound]
-    series = [each for line in sound if (each := _axis_series(sweep, line, test, metric))]
+    found = {
+        line.label: _axis_series(sweep, line, test, metric) if line.sound(test, metric.name) else None for line in lines
+    }
+    series = [each for each in found.values() if each]
     if axis is None or not series:
         return None
-    left_out = [line.label for line in lines if line not in sound]
     seeds = len(sweep.record.seeds)
     band = (
-        f"Bands: 95 % intervals over other seeds ({seeds} here), images and conditions."
+        f"Bands: 95 % intervals over other seeds ({seeds} here), images and conditions, of each row for itself: that "
+        "two overlap says nothing of their paired difference."
         if seeds > 1
         else "One seed: no intervals."
     )
-    without = f" Left out, as not every seed has a number: {', '.join(left_out)}." if left_out else ""
     heading = f"{metric.label} against {axis.label[:1].lower()}{axis.label[1:]}"
     return line_chart(
         name=f"{name}-{slugs([axis.column])[axis.column]}",
         title=f"{test}: {heading}, preset {sweep.record.preset}",
-        caption=f"{band}{without}",
+        caption=band + _left_out([label for label, each in found.items() if not each]),
         description=f"{heading} on {test}, a line for each of {len(series)} rows",
         x_label=axis.label,
         y_label=with_unit(metric.label, metric.unit),
         series=series,
         markers=True,
     )
+
+
+def _left_out(labels: Sequence[str]) -> str:
+    return f" Not shown, for the reasons below the tables: {', '.join(labels)}." if labels else ""
 
 
 def _axis_series(sweep: Sweep, line: Line, test: str, metric: Metric) -> Series | None:
@@ -95,7 +74,7 @@ def _axis_series(sweep: Sweep, line: Line, test: str, metric: Metric) -> Series 
     places = [float(place) for place in np.unique(axis)]
     estimates = [stats.estimate(stats.margins(values[:, :, axis == place])) for place in places]
     bounds = [(each.low, each.high) for each in estimates if each.low is not None and each.high is not None]
-    if not all(map(drawable, (*places, *(each.mean for each in estimates), *chain.from_iterable(bounds)))):
+    if not all(map(usable, (*places, *(each.mean for each in estimates), *chain.from_iterable(bounds)))):
         return None
     return Series(
         label=line.label,
@@ -106,28 +85,22 @@ def _axis_series(sweep: Sweep, line: Line, test: str, metric: Metric) -> Series 
     )
 
 
-def stage_runs(sweep: Sweep, lines: Sequence[Line]) -> dict[str, list[StageRun]]:
-    """The runs behind all lines, their earlier stages included, by stage in the order of the lines."""
-    found: dict[str, dict[str, StageRun]] = {}
-    for line in lines:
-        for run in sweep.row_runs(line.row).values():
-            for each in sweep.chain(run) if run else ():
-                found.setdefault(_stage(each), {})[each.run_id] = each
-    return {stage: list(runs.values()) for stage, runs in found.items()}
-
-
-def curve_chart(sweep: Sweep, stages: dict[str, list[StageRun]]) -> list[Chart]:
-    """Learning curves: a line per stage, which begins where the stage before it ended."""
+def curve_chart(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> list[Chart]:
+    """Learning curves: a line per stage, which begins where the stage before it ended. Of finished runs, if a stage has
+    any."""
     by_key = {run.tags.get(record.TAG_STAGE_KEY): stage for stage, runs in stages.items() for run in runs}
-    series = []
+    series: list[Series] = []
+    unfinished: list[str] = []
     for stage, runs in stages.items():
-        curves = [curve for run in runs if (curve := _drawable(sweep.curve(run)))]
+        finished = [run for run in runs if run.status == FINISHED]
+        curves = [curve for run in finished or runs if (curve := _usable(sweep.curve(run)))]
         steps = sorted(set.intersection(*map(set, curves))) if curves else []
         if not steps:
             continue
+        if len(finished) < len(runs):
+            unfinished.append(f"{stage} ({len(finished)} of {len(runs)} runs are finished)")
         values = [[curve[step] for curve in curves] for step in steps]
         several = len(curves) > 1
-        parent = by_key.get(runs[0].tags.get(record.TAG_PARENT_KEY, ""), "")
         series.append(
             Series(
                 label=stage,
@@ -135,11 +108,9 @@ def curve_chart(sweep: Sweep, stages: dict[str, list[StageRun]]) -> list[Chart]:
                 y=tuple(map(fmean, values)),
                 low=tuple(map(min, values)) if several else None,
                 high=tuple(map(max, values)) if several else None,
-                after=parent,
+                after=by_key.get(runs[0].tags.get(record.TAG_PARENT_KEY, ""), ""),
             )
         )
-    drawn = {each.label for each in series}
-    series = [each if each.after in drawn else replace(each, after="") for each in series]
     if not series:
         return []
     spread = (
@@ -149,7 +120,8 @@ def curve_chart(sweep: Sweep, stages: dict[str, list[StageRun]]) -> list[Chart]:
         line_chart(
             name="learning-curves",
             title=f"Learning curves, preset {sweep.record.preset}",
-            caption=f"{spread} A stage that rows share is trained once and drawn once.",
+            caption=f"{spread} A stage that rows share is trained once and drawn once."
+            + (f" Not whole: {', '.join(unfinished)}." if unfinished else ""),
             description=f"{sweep.record.curve} by iteration, a line for each of {len(series)} stages",
             x_label="Iteration",
             y_label=sweep.record.curve,
@@ -193,7 +165,7 @@ def search_parts(search: SearchRuns, name: str) -> tuple[Grid, list[Chart]]:
             points=tuple(
                 (values[field], curve[first], last in curve)
                 for values, curve in search.trials
-                if first in curve and drawable(curve[first]) and drawable(values.get(field, math.nan))
+                if first in curve and usable(curve[first]) and usable(values.get(field, math.nan))
             ),
         )
         for field, (low, _) in sorted(asked.ranges.items())
@@ -224,7 +196,7 @@ def galleries(sweep: Sweep, tables: Sequence[Table]) -> list[Gallery]:
 
 
 def _gallery(sweep: Sweep, table: Table, rows: Sequence[RowRecord], test: str, name: str) -> Gallery | None:
-    """Images of the first seed that every row has; where none is, of each row's own first. The caption says which."""
+    """Images of the first seed that every row has; where there is none, each label says its seed."""
     study, metric = sweep.record, sweep.record.metrics[0]
     by_name = {row.name: row for row in rows}
     complete = {
@@ -240,22 +212,25 @@ def _gallery(sweep: Sweep, table: Table, rows: Sequence[RowRecord], test: str, n
     shown: list[Shown] = []
     degraded: dict[tuple[int, int], float] = {}
     degraded_label = "Degraded"
-    seeds: list[str] = []
+    left_out: list[str] = []
     for row in table.rows:
-        if not (runs := complete[row.name]):
-            continue
-        seed = common if common in runs else next(iter(runs))
-        strips = runs[seed].strips(test)
-        quality = _quality(sweep, runs[seed], test, metric.name, strips)
+        runs = complete[row.name]
+        seed = common if common in runs else next(iter(runs), "")
+        strips = runs[seed].strips(test) if runs else {}
+        quality = _quality(sweep, runs[seed], test, metric.name, strips) if strips else {}
         if not row.trained:
-            degraded, degraded_label = quality, row.labels[0]
+            degraded, degraded_label = quality, table.short(row)
         elif strips:
-            seeds.append(seed)
-            shown.append(Shown(label=row.labels[0], strips=strips, quality=quality))
+            label = table.short(row) if seed == common else f"{table.short(row)}, seed {seed}"
+            stale = any(problem.state in (STALE, DOUBTFUL) for problem in row.cells[test, metric.name].problems)
+            shown.append(Shown(label=f"{label} (see footnote)" if stale else label, strips=strips, quality=quality))
+        else:
+            left_out.append(table.short(row))
+    of = f"; seed {common}" if common else ""
     return build_gallery(
         name=name,
         title=f"{table.title}: images of {test}, preset {study.preset}",
-        caption=f"The same images under the same conditions in every row; seed {', '.join(dict.fromkeys(seeds))}.",
+        caption=f"The same images under the same conditions in every row{of}.{_left_out(left_out)}",
         zooms=study.zooms,
         degraded=degraded,
         rows=shown,
@@ -273,19 +248,16 @@ def _quality(
     if found is None:
         return {}
     rows, columns = found.images.tolist(), found.conditions.tolist()
-    return {
+    values = {
         (image, condition): float(found.metrics[metric][rows.index(image), columns.index(condition)])
         for image, condition in pairs
         if image in rows and condition in columns
     }
+    return {pair: value for pair, value in values.items() if usable(value)}
 
 
-def _drawable(curve: Mapping[int, float]) -> dict[int, float]:
-    return {step: value for step, value in curve.items() if drawable(value)}
-
-
-def _stage(run: StageRun) -> str:
-    return run.tags.get(record.TAG_STAGE, run.run_id)
+def _usable(curve: Mapping[int, float]) -> dict[int, float]:
+    return {step: value for step, value in curve.items() if usable(value)}
 
 
 def _listed(values: Iterable[int]) -> str:

@@ -109,7 +109,18 @@ def render_json(document: Document) -> str:
         "runs": asdict(document.runs),
         "problems": list(document.problems),
     }
-    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(_rounded(content), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _rounded(content: Any) -> Any:
+    """The same with ten significant digits, as in the CSV files: processors differ in the last."""
+    if isinstance(content, float):
+        return float(f"{content:.10g}")
+    if isinstance(content, dict):
+        return {name: _rounded(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
+    return content
 
 
 def _render(document: Document, name: str, escape: Callable[[str], str], **settings: Any) -> str:
@@ -165,5 +176,9 @@ def _json_table(table: Table) -> dict[str, Any]:
             }
             for row in table.rows
         ],
-        "comparisons": [{**asdict(each), "metric": each.metric.name} for each in table.comparisons],
+        "comparisons": [
+            {**asdict(each), "metric": each.metric.name, "family": family}
+            for family, some in table.comparisons.items()
+            for each in some
+        ],
     }

@@ -69,7 +69,6 @@ def build_gallery(
     metric_label: str,
     unit: str,
     decimals: int,
-    truth_label: str = "Truth",
     degraded_label: str = "Degraded",
 ) -> Gallery | None:
     """The images that all rows with any have, in order; None if there are none.
@@ -93,7 +92,7 @@ def build_gallery(
         labels = [degraded_label, *(row.label for row, _ in found)]
         shown = [blurred, *(tiles[pair][1] for _, tiles in found)]
         examples[pair] = [
-            _Picture(label=truth_label, pixels=truth),
+            _Picture(label="Truth", pixels=truth),
             *(
                 _Picture(label=label, pixels=pixels, value=value, quality=_quality(value, unit, decimals))
                 for label, pixels, value in zip(labels, shown, values, strict=True)

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 from analysis import stats
+from analysis.comparisons import Comparison
 from analysis.document import Column, Grid, Note, Text, slugs
-from analysis.tables import COMPLETE, Cell, Comparison, Family, Row, Table
+from analysis.states import COMPLETE
+from analysis.tables import Cell, Row, Table
 from sweeps.record import Metric
 
-FAMILIES: tuple[Family, ...] = ("row above", "full model")
 VERDICT = "verdict"
 MINUS = "\N{MINUS SIGN}"
 Kind = Literal["ours", "paper", "difference"]
 INTERVAL_NOTE = (
-    "Intervals are at 95 %, of the mean over other seeds, images and conditions, all three taken as samples; pairs are "
-    "of the same seed, image and condition. P(better): how often the row is better on one image. p: adjusted by Holm's "
-    "method over the rows of the table."
+    "Intervals are at 95 %, each for itself, of the mean over other seeds, images and conditions, all three taken as "
+    "samples; pairs are of the same seed, image and condition. P(better): how often the row is better on one image. p: "
+    "adjusted by Holm's method over the rows of the table, so it may exceed 0.05 where an interval leaves out 0."
 )
 
 
@@ -127,8 +128,12 @@ def _mark(index: int) -> str:
 
 def _difference_grid(table: Table, test: str, metric: Metric, name: str) -> Grid:
     """A line per row, against the row above it and against the full model."""
-    found = {(each.row, each.family): each for each in table.comparisons if each.test == test and each.metric == metric}
-    distinct = len({row.labels[:1] for row in table.rows}) == len(table.rows)
+    found = {
+        (each.row, family): each
+        for family, some in table.comparisons.items()
+        for each in some
+        if each.test == test and each.metric == metric
+    }
     footnotes: dict[str, str] = {}
     return Grid(
         name=name,
@@ -138,18 +143,18 @@ def _difference_grid(table: Table, test: str, metric: Metric, name: str) -> Grid
             Column(heading="Row", numeric=False),
             *(
                 Column(heading=heading, group=f"vs. {family}", numeric=heading != VERDICT)
-                for family in FAMILIES
+                for family in table.comparisons
                 for heading in (with_unit("difference", metric.unit), "95 % interval", "P(better)", "p", VERDICT)
             ),
         ),
         labels=1,
         rows=tuple(
             (
-                Text(text=row.labels[0] if distinct else row.line),
+                Text(text=table.short(row)),
                 *(
                     cell
-                    for family in FAMILIES
-                    for cell in _comparison(found.get((row.line, family)), metric.decimals, footnotes)
+                    for family in table.comparisons
+                    for cell in _comparison(found.get((row.name, family)), metric.decimals, footnotes)
                 ),
             )
             for row in table.rows
@@ -182,7 +187,7 @@ def _comparison(each: Comparison | None, decimals: int, footnotes: dict[str, str
     return (
         Text(text=number(difference.mean, decimals, "+"), value=difference.mean),
         Text(text=interval_text(difference.low, difference.high, decimals, "+") or "–", value=difference.low),
-        Text(text=number(wins.mean, 2), value=wins.mean),
+        Text(text=number(wins, 2), value=wins),
         p_text(each.p),
         says,
     )

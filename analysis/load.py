@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Experiment, Run
-from mlflow.exceptions import MlflowException
 
 from analysis.stats import Array, Index, crossed
 from sweeps import record
@@ -51,25 +50,44 @@ class StageRun:
     tracking_uri: str
 
     def file(self, path: str) -> bytes | None:
-        """An artifact's bytes; None where it is not there."""
-        location = urlparse(self.artifacts)
-        try:
-            if location.scheme in ("", "file"):
-                return Path(url2pathname(location.path), path).read_bytes()
-            with TemporaryDirectory() as local:
-                uri = f"{self.artifacts}/{path}"
-                return Path(download_artifacts(uri, dst_path=local, tracking_uri=self.tracking_uri)).read_bytes()
-        except (OSError, MlflowException):
+        """An artifact's bytes; None where it is not there.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        if self.folder:
+            try:
+                return Path(self.folder, path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        if path not in self.listed(dirname(path)):
             return None
+        with TemporaryDirectory() as local, _as_os_error(f"artifact {path} of run {self.run_id}"):
+            uri = f"{self.artifacts}/{path}"
+            return Path(download_artifacts(uri, dst_path=local, tracking_uri=self.tracking_uri)).read_bytes()
+
+    @property
+    def folder(self) -> str:
+        """Where the artifacts lie, if they are this machine's files; else ""."""
+        location = urlparse(self.artifacts)
+        return url2pathname(location.path) if location.scheme in ("", "file") else ""
+
+    def listed(self, folder: str) -> list[str]:
+        """Paths of the artifacts in a folder ("" for all the run's); none where there is no such folder.
+
+        Raises:
+            OSError: the store does not say.
+        """
+        if self.folder:
+            return [f"{folder}/{path.name}" for path in Path(self.folder, folder).glob("*")]
+        with _as_os_error(f"artifacts of run {self.run_id}"):
+            found = list_artifacts(f"{self.artifacts}/{folder}".rstrip("/"), tracking_uri=self.tracking_uri)
+        return [f"{folder}/{each.path.rpartition('/')[2]}".lstrip("/") for each in found]
 
     def strips(self, test: str) -> dict[tuple[int, int], bytes]:
         """PNG files (degraded | restored | truth) of a few images of a test set, by (image, condition)."""
-        folder = dirname(record.strip_file(test, 0, 0))
-        try:
-            listed = list_artifacts(f"{self.artifacts}/{folder}", tracking_uri=self.tracking_uri)
-        except (OSError, MlflowException):
-            return {}
-        pairs = [pair for each in listed if (pair := record.strip_of(each.path))]
+        listed = self.listed(dirname(record.strip_file(test, 0, 0)))
+        pairs = [pair for path in listed if (pair := record.strip_of(path))]
         found = {pair: self.file(record.strip_file(test, *pair)) for pair in pairs}
         return {pair: png for pair, png in sorted(found.items()) if png is not None}
 
@@ -125,6 +143,16 @@ class Sweep:
         while (parent := self.runs.get(found[-1].tags.get(record.TAG_PARENT_KEY, ""))) and parent not in found:
             found.append(parent)
         return found[::-1]
+
+
+@contextmanager
+def _as_os_error(what: str) -> Iterator[None]:
+    """Whatever a kind of artifact store raises, as one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = shorten(without_password(_first_cause(error)), 200, placeholder=" ...")
+        raise OSError(f"{what} can't be read: {reason}") from error
 
 
 def open_store(tracking_uri: str) -> MlflowClient:
@@ -201,13 +229,19 @@ def read_per_image(content: bytes, metrics: Sequence[str], axis: str | None) -> 
     index = (record.COLUMN_IMAGE, record.COLUMN_CONDITION)
     wanted = [*index, *metrics, *([axis] if axis else [])]
     try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read(columns=wanted, use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        if axis and axis not in file.schema_arrow.names:
+            axis = None
+            wanted.pop()
+        table = file.read(columns=wanted, use_threads=False)
         columns = {name: table.column(name).to_numpy() for name in wanted}
         images, conditions = (columns[name].astype(np.int64, casting="safe") for name in index)
         values = np.array([columns[name] for name in wanted[len(index) :]], dtype=np.float64)
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"not a per-image file: {' '.join(str(error).split())[:200]}") from error
     tables, images, conditions = crossed(values, images, conditions)
+    if axis and not np.array_equal(tables[-1], np.broadcast_to(tables[-1][0], tables[-1].shape), equal_nan=True):
+        raise ValueError(f"{axis} must be the same for every image under a condition")
     return PerImage(
         metrics=dict(zip(metrics, tables, strict=False)),
         images=images,
@@ -350,13 +384,21 @@ def _wanted(runs: Sequence[StageRun], keys: Collection[str]) -> dict[str, StageR
 
 
 def _search(client: MlflowClient, search: SearchRecord, runs: Sequence[StageRun]) -> SearchRuns:
+    """The trials that the store has, the row as it was among them."""
     label, values = record.label_tag(record.LABEL_SEARCH), record.label_tag(record.LABEL_VALUES)
-    trials = [
-        (
-            {name: float(value) for name, value in json.loads(run.tags.get(values, "{}")).items()},
-            {step - search.first_step: value for step, value in _curve(client, run.run_id, search.metric).items()},
-        )
-        for run in sorted(runs, key=lambda each: each.run_id)
-        if run.tags.get(label) == search.id
-    ]
-    return SearchRuns(record=search, trials=tuple(trials))
+    found: dict[str, tuple[dict[str, float], dict[int, float]]] = {}
+    for run in runs:
+        key = run.tags[record.TAG_STAGE_KEY]
+        if run.tags.get(label) == search.id or key == search.default_key:
+            tried = search.defaults if key == search.default_key else _tried(run.tags.get(values, ""))
+            curve = _curve(client, run.run_id, search.metric)
+            found[key] = tried, {step - search.first_step: value for step, value in curve.items()}
+    return SearchRuns(record=search, trials=tuple(found[key] for key in sorted(found)))
+
+
+def _tried(text: str) -> dict[str, float]:
+    """A trial's values; none where the tag holds something else."""
+    try:
+        return {str(name): float(value) for name, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return {}

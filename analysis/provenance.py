@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote
 
 from analysis.document import Column, Fact, Grid, Text
-from analysis.figures import Line
+from analysis.lines import Line
 from analysis.load import FINISHED, StageRun, Sweep
 from sweeps import record
 
@@ -87,7 +87,7 @@ def _changes(dirty: Sequence[StageRun]) -> Fact:
     for run in sorted(dirty, key=lambda each: each.run_id):
         name, diff = f"{record.DIFF_FILE} of run {run.run_id}", run.file(record.DIFF_FILE)
         link = f"{run_link(run)}/artifacts/{record.DIFF_FILE}"
-        found.setdefault(diff, (name, link) if diff is not None else ("not recorded", ""))
+        found.setdefault(diff, (name, link) if diff is not None else ("not recorded, as of untracked files", ""))
     return Fact(name="Uncommitted changes", values=tuple(found.values()) or (("none", ""),))
 
 

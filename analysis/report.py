@@ -6,9 +6,10 @@ from collections.abc import Callable
 from analysis import forms
 from analysis.cost import cost_grid
 from analysis.document import Document, Grid, Section, slugs
-from analysis.figures import axis_charts, curve_chart, distinct_lines, galleries, search_parts, stage_runs
+from analysis.figures import axis_charts, curve_chart, galleries, search_parts
 from analysis.html import render_html
 from analysis.layout import difference_grids, shared_notes, table_grid
+from analysis.lines import distinct_lines, stage_runs
 from analysis.load import Sweep, read_ahead
 from analysis.provenance import facts, runs_grid
 from analysis.tables import Table, build_tables

@@ -39,6 +39,12 @@ def test_a_limit_that_is_reached_is_broken_and_said_in_one_line():
     assert each.broken in console.export_text()
 
 
+def test_ours_may_have_a_limit_of_its_own():
+    each = Comparison(name="large", ours=(700.0, 1100.0, 1000.0), theirs=(2e3,) * 3, unit="MB", most=1000.0)
+    assert each.broken == "large: ours must be below 1000 MB, and is 1000.00"
+    assert replace(each, most=1000.5).broken == ""
+
+
 def test_ways_take_turns_in_going_first_and_only_the_run_is_timed(tmp_path, monkeypatch):
     clock, order = [0.0], []
     monkeypatch.setattr(comparison, "perf_counter", lambda: clock[0])

@@ -92,9 +92,10 @@ def test_strict_passes_what_can_be_defended(filled, tmp_path):
 
 
 def test_watch_shows_each_change_until_nothing_is_under_way(store, example):
-    """The sweep goes on while the report waits."""
+    """The sweep goes on while the report waits: one stage after another, and one that takes all the time."""
     store.add_sweep(example)
-    keys = sorted({key for table in example.tables for row in table.rows for key in row.keys.values()})
+    *keys, last = sorted({key for table in example.tables for row in table.rows for key in row.keys.values()})
+    running = store.add_run(last, status="RUNNING")
     waits = []
 
     def look():
@@ -102,14 +103,26 @@ def test_watch_shows_each_change_until_nothing_is_under_way(store, example):
 
     def wait():
         waits.append(len(waits))
-        if len(waits) % 2:  # nothing new every other time
-            store.add_run(keys[len(waits) // 2], {"psnr": 20.0, "ssim": 0.7})
+        if len(waits) % 2 and keys:  # nothing new every other time
+            store.add_run(keys.pop(), {"psnr": 20.0, "ssim": 0.7})
+        elif not keys:
+            store.client.set_terminated(running, "FAILED")
 
     shown = [len(document.problems) for document in looks(look, wait)]
-    assert shown == sorted(shown, reverse=True)
-    assert len(set(shown)) == len(shown) == len(keys) + 1
-    assert shown[-1] == 0
-    assert [len(document.problems) for document in looks(look, None)] == [0]
+    assert shown[:-1] == sorted(set(shown[:-1]), reverse=True)
+    assert shown[-1] == shown[-2]  # running, then failed
+    assert len(shown) == 7
+    assert len(list(looks(look, None))) == 1
+
+
+def test_watch_looks_once_more_where_nothing_is_under_way_and_something_is_missing(store, example):
+    """A sweep may be between two stages, or have died."""
+    store.add_sweep(example)
+    waits = []
+    documents = list(
+        looks(lambda: build_document(load_sweep(open_store(store.uri), "tables")), lambda: waits.append(1))
+    )
+    assert (len(documents), len(waits)) == (1, 1)
 
 
 def test_watch_ends_where_no_number_will_come(filled, tmp_path):
@@ -156,7 +169,7 @@ def test_compare_takes_runs_by_the_beginning_of_their_ids(filled):
     [
         ("nope", "blurred", "RUN must be a row (blurred, Multi-scale (1 scale), "),
         ("", "blurred", "RUN must be a row (blurred, "),
-        ("blurred", "+ Perceptual loss", "RUN must be a row with a finished run, and '+ Perceptual loss' has none"),
+        ("blurred", "+ Perceptual loss", "RUN must be a row with a run, and '+ Perceptual loss' has none"),
     ],
 )
 def test_compare_refuses_in_one_line(runs, a, b, message):

@@ -74,15 +74,15 @@ def test_a_record_that_is_not_whole_is_refused(example, count):
 
 
 def test_metrics_and_tags_of_junk_are_shown_as_what_they_are(example):
-    rng = random.Random(1)
+    rng, numbers = random.Random(1), 0
     for _ in range(METRICS):
-        value = rng.choice([math.nan, math.inf, -math.inf, 1.8e308, -1e308, 1e-320, 0.0])
-        tags = {record.protocol_tag("CelebA"): rng.choice(["proto", *fuzz.NAMES])}
+        value = rng.choice([math.nan, math.inf, -math.inf, 1.8e308, -1e308, 1e-320, 0.0, 20.0, 20.0])
+        tags = {record.protocol_tag("CelebA"): rng.choice(["proto"] * 200 + [*fuzz.NAMES])}
         tags |= {tag: rng.choice(fuzz.NAMES) for tag in (record.TAG_CODE_DIGEST, record.TAG_COMMIT)}
         run = dataclasses.replace(
-            stage_run(value, rng.choice(["FINISHED", "FAILED", *fuzz.NAMES])),
+            stage_run(value, rng.choice(["FINISHED"] * 200 + ["FAILED", *fuzz.NAMES])),
             params={"steps": rng.choice(["100", *fuzz.NAMES])},
-            tags={tag: rng.choice([text, *fuzz.NAMES]) for tag, text in {**JUNK, **tags}.items()},
+            tags={tag: rng.choice([text] * 200 + [*fuzz.NAMES]) for tag, text in {**JUNK, **tags}.items()},
         )
         keys = {key for table in example.tables for row in table.rows for key in row.keys.values()}
         curve = {step: rng.choice([value, 20.0]) for step in (1, 2)}
@@ -91,6 +91,8 @@ def test_metrics_and_tags_of_junk_are_shown_as_what_they_are(example):
         render(document, ("md", "tex", "csv", "json", "html"))
         shown = document.tables[0].rows[0].cells["CelebA", "psnr"]
         assert shown.mean is None or math.isfinite(shown.mean)
+        numbers += shown.mean is not None
+    assert numbers > 5
 
 
 def hostile_stores(store, example, rng):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from scipy.stats import t as student
-from stores import STAGES, around, example_record, fill, parquet
+from stores import STAGES, Store, around, example_record, fill, parquet
 
 from analysis.document import slugs
 from analysis.forms import escape_latex, escape_markdown
@@ -140,7 +140,7 @@ def test_json_has_what_the_tables_have(filled):
     assert [cell["best"] for cell in cells] == [line["best"] == "yes" for line in numbers]
     assert content["problems"] == []
     comparison = content["tables"][1]["comparisons"][0]
-    assert (comparison["row"], comparison["against"]) == ("Content loss", "Blurred input")
+    assert (comparison["row"], comparison["against"], comparison["family"]) == ("Content loss", "blurred", "row above")
     assert comparison["difference"]["low"] < comparison["difference"]["mean"] < comparison["difference"]["high"]
 
 
@@ -493,3 +493,22 @@ def test_test_sets_of_much_the_same_name_have_figures_of_their_own(store, exampl
     names = [name for name in render(document(store)) if name.endswith("-psnr-kernel-size.csv")]
     assert len(set(names)) == 3
     assert slugs(tests) == {"My faces": "my-faces", "my-faces": "my-faces-", "my_faces": "my-faces--", "人": "unnamed"}
+
+
+def test_images_of_another_protocol_are_not_shown(filled, tmp_path):
+    changed = Store(tmp_path, filled.folder / "mlflow.db")
+    for seed in (1, 2, 3):
+        run = filled.runs[f"+ Perceptual loss-{seed}"]
+        changed.client.set_tag(run, record.protocol_tag("CelebA"), "old")
+
+    def shown(store):
+        [images] = [section for section in document(store).sections if section.title == "Images"]
+        return [tile.label for tile in images.galleries[1].examples[0].tiles], images.galleries[1].caption
+
+    assert shown(filled) == (
+        ["Truth", "Blurred input", "Content loss", "+ Perceptual loss", "+ Adversarial loss"],
+        "The same images under the same conditions in every row; seed 1.",
+    )
+    labels, caption = shown(changed)
+    assert labels == ["Truth", "Blurred input", "Content loss", "+ Adversarial loss"]
+    assert caption.endswith("Not shown, for the reasons below the tables: + Perceptual loss.")

@@ -100,7 +100,7 @@ def test_three_parts_worked_out_by_hand():
     parts = np.array([0.09 / 3, 2.0 / 2, (4 * 0.2**2 / 3) / 4])
     critical = parts @ [t.isf(0.025, 2), t.isf(0.025, 1), t.isf(0.025, 3)] / parts.sum()
     assert found.mean == pytest.approx(0.5)
-    assert found.spread == pytest.approx(np.sqrt(parts.sum()))
+    assert found.standard_error == pytest.approx(np.sqrt(parts.sum()))
     assert (found.low, found.high) == pytest.approx(
         (0.5 - critical * np.sqrt(parts.sum()), 0.5 + critical * np.sqrt(parts.sum()))
     )
@@ -131,12 +131,8 @@ def test_the_margins_of_a_difference_are_the_difference_of_the_margins():
 
 
 def test_wins_are_counted_and_ties_halved():
-    difference = np.array([[[1.0, -1.0], [0.0, 2.0]]])
-    assert wins(difference).mean == pytest.approx(2.5 / 4)
-    always = wins(np.ones((3, 4, 5)))
-    assert (always.mean, always.low, always.high) == (1.0, 1.0, 1.0)
-    mixed = wins(np.random.default_rng(0).standard_normal((3, 4, 5)) + 1.5)
-    assert 0.0 <= mixed.low < mixed.mean < mixed.high <= 1.0
+    assert wins(np.array([[[1.0, -1.0], [0.0, 2.0]]])) == pytest.approx(2.5 / 4)
+    assert wins(np.ones((3, 4, 5))) == 1.0
 
 
 def test_holm_by_brute_force():
@@ -165,5 +161,5 @@ def test_values_in_any_order_are_laid_out_by_image_and_condition():
 @pytest.mark.parametrize("pairs", [[(0, 0), (0, 1), (1, 0)], [(0, 0), (0, 0)], []])
 def test_an_image_that_is_not_under_each_condition_once_is_refused(pairs):
     images, conditions = np.array(pairs, dtype=int).reshape(-1, 2).T
-    with pytest.raises(ValueError, match="must be there once under each"):
+    with pytest.raises(ValueError, match="must be there once under each condition"):
         crossed(np.zeros((1, len(pairs))), images, conditions)

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from stores import around, example_record, parquet, stage_run, sweep_of
 
+from analysis.lines import distinct_lines
 from analysis.load import read_per_image
 from analysis.tables import PAPER_NOTE, build_tables
 from sweeps.record import RowRecord, TableRecord
@@ -39,6 +40,11 @@ def one_row(runs, **changes):
 
 def table(found):
     return build_tables(found)[0]
+
+
+def compared(found, family, metric="psnr"):
+    """Comparisons of one metric with the row above or the full model."""
+    return [each for each in found.comparisons[family] if each.metric.name == metric]
 
 
 def cell(found):
@@ -197,7 +203,7 @@ def test_two_seeds_make_no_best():
     found = three_rows()
     found = dataclasses.replace(found, record=dataclasses.replace(found.record, seeds=[1, 2]))
     assert best(found) == []
-    verdicts = {each.verdict for each in table(found).comparisons}
+    verdicts = {each.verdict for some in table(found).comparisons.values() for each in some}
     assert verdicts == {"underpowered"}
 
 
@@ -214,8 +220,8 @@ def test_two_seeds_make_no_best():
         (stage_run(20.0, code_digest="older", run_id="a"), "stale", ": code older, the newest run's is code (run a)"),
         (
             stage_run(20.0, code_digest="older+code", run_id="a"),
-            "stale",
-            ": code older+code, the newest run's is code (run a)",
+            "doubtful",
+            ": code changed while it was computed (older+code) (run a)",
         ),
         (
             stage_run(20.0, run_id="a", **{"data.train faces": "old"}),
@@ -245,9 +251,8 @@ def test_a_seed_that_can_not_be_defended_is_named_and_nothing_is_best(row, run, 
     assert not any(each.cells[PSNR].best for each in result.rows)
     cells = {each.name: each.cells[PSNR] for each in result.rows}
     assert not cells[row].sound
-    against = {(each.row, each.against): each for each in result.comparisons if each.metric.name == "psnr"}
-    for (a, b), each in against.items():
-        touched = row.capitalize() in (a, b)
+    for each in (*compared(result, "row above"), *compared(result, "full model")):
+        touched = row in (each.row, each.against)
         assert (each.verdict == "not compared") == touched
         assert (each.difference is None) == touched
         if touched:
@@ -292,29 +297,54 @@ def test_a_comparison_is_the_paired_test_of_the_seeds_where_images_agree():
         "high": {seed: stage_run(value) for seed, value in zip(SEEDS, a, strict=True)},
     }
     found = table(sweep([row_record("low"), row_record("high")], runs))
-    [above] = [each for each in found.comparisons if each.metric.name == "psnr" and each.family == "row above"]
+    [above] = compared(found, "row above")
     expected = ttest_1samp(np.subtract(a, b), 0.0)
-    assert (above.row, above.against) == ("High", "Low")
+    assert (above.row, above.against) == ("high", "low")
     assert above.difference.mean == pytest.approx(np.subtract(a, b).mean())
     assert above.p == pytest.approx(expected.pvalue, rel=1e-6)  # one comparison: nothing to adjust
     assert (above.difference.low, above.difference.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert above.wins.mean == 1.0
+    assert above.wins == 1.0
     assert above.verdict == ("better" if expected.pvalue < 0.05 else "underpowered")
-    [full] = [each for each in found.comparisons if each.metric.name == "psnr" and each.family == "full model"]
-    assert (full.row, full.against, full.difference.mean) == ("Low", "High", pytest.approx(-above.difference.mean))
+    [full] = compared(found, "full model")
+    assert (full.row, full.against, full.difference.mean) == ("low", "high", pytest.approx(-above.difference.mean))
 
 
-def test_p_values_are_adjusted_over_the_rows():
-    comparisons = [each for each in table(three_rows()).comparisons if each.metric.name == "psnr"]
-    single = table(three_rows(first={}))  # leaves one comparison with the row above
-    [alone] = [
-        each
-        for each in single.comparisons
-        if each.p is not None and each.family == "row above" and each.metric.name == "psnr"
-    ]
-    [adjusted] = [each for each in comparisons if each.row == alone.row and each.family == "row above"]
-    assert alone.p <= adjusted.p <= 2 * alone.p
-    assert adjusted.difference == alone.difference
+def noisy_rows():
+    """Four rows whose differences are of all sizes, in steps of a tenth of a dB, around spreads over seeds."""
+    offsets = {"a": (0.0, 0.0, 0.0), "b": (0.1, 0.14, 0.12), "c": (0.2, 0.3, 0.16), "d": (0.5, 0.3, 0.44)}
+    runs = {
+        name: {seed: stage_run(20.0 + each) for seed, each in zip(SEEDS, of, strict=True)}
+        for name, of in offsets.items()
+    }
+    return sweep([row_record(name) for name in offsets], runs), offsets
+
+
+@pytest.mark.parametrize("family", ["row above", "full model"])
+def test_p_values_are_adjusted_over_the_rows_as_statsmodels_would(family):
+    """The step-down product by hand: the k-th smallest of n times n - k + 1, never below one before it."""
+    found, offsets = noisy_rows()
+    pairs = {"row above": ["ba", "cb", "dc"], "full model": ["ad", "bd", "cd"]}[family]
+    raw = [ttest_1samp(np.subtract(offsets[a], offsets[b]), 0.0).pvalue for a, b in pairs]
+    comparisons = compared(table(found), family)
+    assert [each.row + each.against for each in comparisons] == pairs
+    expected, largest = {}, 0.0
+    for rank, index in enumerate(np.argsort(raw)):
+        largest = max(largest, min(1.0, (len(raw) - rank) * raw[index]))
+        expected[index] = largest
+    assert [each.p for each in comparisons] == pytest.approx([expected[index] for index in range(3)], rel=1e-6)
+    assert [each.p for each in comparisons] != pytest.approx(raw, rel=1e-3)
+
+
+def test_the_best_must_hold_against_all_others_together():
+    """Each of three differences alone has p = 0.03; three times that is no claim."""
+    level = next(
+        step / 1e5 for step in range(1, 10**5) if ttest_1samp([step / 1e5, 0.1, 0.2 - step / 1e5], 0.0).pvalue < 0.03
+    )
+    values = (level, 0.1, 0.2 - level)
+    runs = {name: {seed: stage_run(20.0) for seed in SEEDS} for name in "abc"}
+    runs["top"] = {seed: stage_run(20.0 + each) for seed, each in zip(SEEDS, values, strict=True)}
+    assert best(sweep([row_record("a"), row_record("top")], {"a": runs["a"], "top": runs["top"]})) == ["top"]
+    assert best(sweep([row_record(name) for name in ("a", "b", "c", "top")], runs)) == []
 
 
 @pytest.mark.parametrize(
@@ -331,8 +361,91 @@ def test_verdicts(offsets, verdict):
         "high": {seed: stage_run(20.0 + offset) for seed, offset in zip(SEEDS, offsets, strict=True)},
     }
     found = table(sweep([row_record("low"), row_record("high")], runs))
-    [above] = [each for each in found.comparisons if each.metric.name == "psnr" and each.family == "row above"]
+    [above] = compared(found, "row above")
     assert above.verdict == verdict
+
+
+def changed_chain(found, key, **tags):
+    """The same sweep where the run of a key goes on from another."""
+    parent = stage_run(10.0, run_id="parent", **{"stage": "content", **tags})
+    runs = dict(found.runs)
+    runs[key] = dataclasses.replace(runs[key], tags={**runs[key].tags, "whetstone.parent_key": "before"})
+    return dataclasses.replace(found, runs={**runs, "before": parent})
+
+
+def test_the_stages_before_count_too():
+    assert table(changed_chain(three_rows(), "second-2")).problems() == []
+    old = table(changed_chain(three_rows(), "second-2", code_digest="ancient"))
+    assert old.problems() == [
+        "Table 1, Second, CelebA: seed 2 stale: code of its stage content ancient, the newest run's is code "
+        "(run second2)"
+    ]
+    assert not any(row.cells[PSNR].best for row in old.rows)
+
+
+def test_code_that_changed_in_all_runs_alike_is_a_problem_all_the_same():
+    runs = {
+        name: {seed: stage_run(20.0, code_digest="old+new") for seed in SEEDS} for name in ("first", "second", "third")
+    }
+    found = table(three_rows(**runs))
+    assert len(found.problems()) == 9
+    assert all("code changed while it was computed (old+new)" in each for each in found.problems())
+    assert {each.verdict for each in compared(found, "row above")} == {"not compared"}
+
+
+def test_code_that_was_not_recorded_is_a_problem():
+    runs = {name: {seed: stage_run(20.0, code_digest="") for seed in SEEDS} for name in ("first", "second", "third")}
+    assert all("doubtful: code not recorded" in each for each in table(three_rows(**runs)).problems())
+
+
+def test_a_number_that_its_images_contradict_is_a_problem():
+    found = three_rows()
+
+    def per_image(run, test):
+        columns = around({"psnr": 19.0 if run.run_id == "second2" else run.metrics["test/CelebA/psnr"], "ssim": 0.5})
+        return read_per_image(parquet(columns), ["psnr", "ssim"], "kernel_size")
+
+    result = table(dataclasses.replace(found, per_image=per_image))
+    assert result.problems() == [
+        "Table 1, Second, CelebA: seed 2 doubtful: its per-image metrics have another mean, 19 (run second2)"
+    ]
+    assert best(dataclasses.replace(found, per_image=per_image)) == []
+
+
+def test_data_named_twice_are_the_same_data():
+    twice = {seed: stage_run(20.0, **{"data.train here": "d", "data.train there": "d"}) for seed in SEEDS}
+    once = {seed: stage_run(21.0, **{"data.train here": "d"}) for seed in SEEDS}
+    assert table(three_rows(first=twice, second=once, third=once)).problems() == []
+
+
+def test_a_run_that_was_not_evaluated_makes_no_other_stale():
+    tested = {"data.test CelebA": "t"}
+    runs = {name: {seed: stage_run(20.0, **tested) for seed in SEEDS} for name in ("first", "second", "third")}
+    runs["third"][2] = stage_run(None, run_id="new", protocol=None, start_time=9)
+    assert table(three_rows(**runs)).problems() == [
+        "Table 1, Third, CelebA: seed 2 missing: not evaluated on CelebA (run new)"
+    ]
+
+
+def test_rows_with_one_first_label_are_told_apart():
+    rows = [
+        RowRecord(
+            name=name, cells=["Multi-task", loss], keys={str(seed): f"{name}-{seed}" for seed in SEEDS}, published={}
+        )
+        for name, loss in (("plain", "Content"), ("more", "+ Adversarial"))
+    ]
+    asked = dataclasses.replace(
+        example_record(SEEDS),
+        tables=[TableRecord(title="Table 1", caption="Two.", headings=["Model", "Loss"], rows=rows)],
+    )
+    runs = {f"{name}-{seed}": stage_run(psnr) for name, psnr in (("plain", 20.0), ("more", 21.0)) for seed in SEEDS}
+    found = sweep_of(asked, runs)
+    result = table(found)
+    assert [result.short(row) for row in result.rows] == ["Multi-task, Content", "Multi-task, + Adversarial"]
+    assert [line.label for line in distinct_lines(found, [result])] == [
+        "Multi-task, Content",
+        "Multi-task, + Adversarial",
+    ]
 
 
 def test_per_image_files_of_other_images_are_an_error_that_names_the_runs():
@@ -358,5 +471,5 @@ def test_a_run_without_per_image_metrics_is_shown_and_not_compared():
 
     result = table(dataclasses.replace(found, per_image=per_image))
     assert result.rows[1].cells[PSNR].mean == pytest.approx(21.02)
-    assert result.problems() == ["Table 1, Second, CelebA: seed 2 without finite per-image metrics (run second2)"]
+    assert result.problems() == ["Table 1, Second, CelebA: seed 2 doubtful: no finite per-image metrics (run second2)"]
     assert not any(row.cells[PSNR].best for row in result.rows)
