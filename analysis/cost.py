@@ -25,7 +25,7 @@ def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
     rows = [
         *(_row(stage, runs, units) for stage, runs in trained.items()),
         _row("All stages", every, units, bold=True),
-        _row("Every line of the tables from scratch", scratch, units),
+        _row("Each line from scratch", scratch, units),
     ]
     saved = sum(map(_steps, scratch)) - sum(map(_steps, every))
     share = f" ({saved / sum(map(_steps, scratch)):.0%})" if scratch else ""

@@ -144,7 +144,7 @@ def _difference_grid(table: Table, test: str, metric: Metric, name: str) -> Grid
             *(
                 Column(heading=heading, group=f"vs. {family}", numeric=heading != VERDICT)
                 for family in table.comparisons
-                for heading in (with_unit("difference", metric.unit), "95 % interval", "P(better)", "p", VERDICT)
+                for heading in (with_unit("diff.", metric.unit), "95 % interval", "P(better)", "p", VERDICT)
             ),
         ),
         labels=1,

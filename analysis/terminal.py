@@ -52,22 +52,22 @@ def _notes(console: Console, notes: Sequence[Note]) -> None:
 
 
 def _fitting(console: Console, grid: Grid) -> list[Table]:
-    """A grid as the first that fits: one table, one per group, or one per group and subject. What still does not fit
-    is wrapped."""
+    """A grid as the first that fits: one table, one per group, or one per group and subject. Where none does, words are
+    wrapped."""
     unbounded = console.options.update(max_width=10_000)
-    tables: list[Table] = []
+    parts: dict[tuple[str, ...], list[int]] = {}
     for depth in (0, 1, 2):
-        parts: dict[tuple[str, ...], list[int]] = {}
+        parts = {}
         for index in range(grid.labels, len(grid.columns)):
             column = grid.columns[index]
             parts.setdefault((column.group, column.subject)[:depth], []).append(index)
         tables = [_table(grid, shown) for shown in parts.values()]
         if all(console.measure(table, options=unbounded).maximum <= console.width for table in tables):
-            break
-    return tables
+            return tables
+    return [_table(grid, shown, narrow=True) for shown in parts.values()]
 
 
-def _table(grid: Grid, shown: Sequence[int]) -> Table:
+def _table(grid: Grid, shown: Sequence[int], narrow: bool = False) -> Table:
     labels, grouped = range(grid.labels), any(column.group for column in grid.columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     before = ""
@@ -79,11 +79,17 @@ def _table(grid: Grid, shown: Sequence[int]) -> Table:
             Styled(f"{above}{column.heading}"),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric,
-            min_width=None if column.numeric else 6,
+            width=_longest_word(grid, index) if narrow and not column.numeric else None,
         )
     for row in grid.rows:
         table.add_row(*(_cell(row[index], grid.columns[index]) for index in (*labels, *shown)))
     return table
+
+
+def _longest_word(grid: Grid, index: int) -> int:
+    """Width that a column of words needs at least, but for very long ones."""
+    words = (word for row in grid.rows for word in row[index].text.split())
+    return min(14, max(map(len, words), default=1))
 
 
 def _cell(cell: Text, column: Column) -> Styled:

@@ -267,7 +267,7 @@ def test_the_cost_counts_each_training_once_and_tells_what_that_saved(filled):
     assert rows["1 scale · content"] == ["3", "600", "6.00", "0.30", "12.60"]
     assert rows["All stages"] == ["3", "2,400", "24.00", "1.50", "51.00"]
     # Table 1: 3 × 200, Table 2: 200 + 300 + 400, for each seed.
-    assert rows["Every line of the tables from scratch"][:2] == ["3", "4,500"]
+    assert rows["Each line from scratch"][:2] == ["3", "4,500"]
     assert "saved 2,100 iterations (47%)" in cost.grids[0].notes[0].text
 
 
