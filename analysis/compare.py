@@ -11,6 +11,7 @@ from analysis.document import Column, Grid, Note, Section, Text
 from analysis.layout import interval_text, number, p_text, with_unit
 from analysis.load import StageRun, Sweep
 from analysis.states import COMPLETE, newest, numbers, require_same_images, status_on
+from analysis.stats import Estimate
 from sweeps import record
 from sweeps.record import Metric, RowRecord
 
@@ -179,6 +180,8 @@ def _axis_grid(sweep: Sweep, a: Side, b: Side, test: str, metric: Metric) -> Gri
     for place in [] if places is None else np.unique(places):
         there = places == place
         difference = stats.estimate(stats.margins((ours - theirs)[:, :, there]))
+        if np.count_nonzero(there) < stats.MIN_CONDITIONS:
+            difference = Estimate(mean=difference.mean)
         rows.append(
             (
                 Text(text=f"{place:g}"),
@@ -191,7 +194,8 @@ def _axis_grid(sweep: Sweep, a: Side, b: Side, test: str, metric: Metric) -> Gri
     return Grid(
         name=f"axis-{test}-{metric.name}",
         title=f"{with_unit(metric.label, metric.unit)} on {test} by {axis.label[:1].lower()}{axis.label[1:]}",
-        caption=f"Intervals are each at 95 %, not adjusted for their number (preset {sweep.record.preset}).",
+        caption=f"Intervals are each at 95 %, not adjusted for their number, where there are {stats.MIN_CONDITIONS} "
+        f"conditions (preset {sweep.record.preset}).",
         columns=tuple(Column(heading=heading) for heading in (axis.label, "A", "B", "A − B", "95 % interval")),
         labels=1,
         rows=tuple(rows),

@@ -4,7 +4,7 @@ Every text here is plain; a form escapes it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from analysis.tables import Table
@@ -75,6 +75,20 @@ class Grid:
     labels: int
     rows: tuple[tuple[Text, ...], ...]
     notes: tuple[Note, ...] = ()
+
+    def by_group(self) -> "list[Grid]":
+        """A grid per group of columns, each with all the labels."""
+        names = dict.fromkeys(column.group for column in self.columns[self.labels :])
+        return [self._of_group(name) for name in names]
+
+    def _of_group(self, name: str) -> "Grid":
+        shown = [index for index, column in enumerate(self.columns) if index < self.labels or column.group == name]
+        return replace(
+            self,
+            title=f"{self.title}, {name}",
+            columns=tuple(self.columns[index] for index in shown),
+            rows=tuple(tuple(row[index] for index in shown) for row in self.rows),
+        )
 
     def groups(self) -> list[tuple[str, int]]:
         """Each run of neighbouring columns of one group, and how many columns it spans; the labels are not in it."""

@@ -41,12 +41,13 @@ def _axis_chart(sweep: Sweep, lines: Sequence[Line], test: str, metric: Metric, 
     if axis is None or not series:
         return None
     seeds = len(sweep.record.seeds)
-    band = (
-        f"Bands: 95 % intervals over other seeds ({seeds} here), images and conditions, of each row for itself: that "
-        "two overlap says nothing of their paired difference."
-        if seeds > 1
-        else "One seed: no intervals."
-    )
+    if any(each.low for each in series):
+        band = (
+            f"Bands: 95 % intervals over other seeds ({seeds} here), images and conditions, of each trained row for "
+            "itself: that two overlap says nothing of their paired difference."
+        )
+    else:
+        band = f"No bands: they need two seeds, and {stats.MIN_CONDITIONS} conditions at each place."
     heading = f"{metric.label} against {axis.label[:1].lower()}{axis.label[1:]}"
     return line_chart(
         name=f"{name}-{slugs([axis.column])[axis.column]}",
@@ -74,6 +75,8 @@ def _axis_series(sweep: Sweep, line: Line, test: str, metric: Metric) -> Series 
     places = [float(place) for place in np.unique(axis)]
     estimates = [stats.estimate(stats.margins(values[:, :, axis == place])) for place in places]
     bounds = [(each.low, each.high) for each in estimates if each.low is not None and each.high is not None]
+    if min(np.count_nonzero(axis == place) for place in places) < stats.MIN_CONDITIONS:
+        bounds = []
     if not all(map(usable, (*places, *(each.mean for each in estimates), *chain.from_iterable(bounds)))):
         return None
     return Series(

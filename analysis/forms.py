@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.document import Document
+from analysis.document import Document, Grid
 from analysis.layout import MINUS
 from analysis.tables import Cell, Table
 
@@ -25,6 +25,7 @@ CSV_FIELDS = (
     "std",
     "n",
     "seeds",
+    "values",
     "published",
     "difference",
     "status",
@@ -32,6 +33,7 @@ CSV_FIELDS = (
     "problems",
     "preset",
 )
+COLUMNS_OF_A_PAGE = 10
 LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "%_&#${}"},
@@ -80,6 +82,11 @@ def render_latex(document: Document) -> str:
         "comment_end_string": "#>",
     }
     return _render(document, "report.tex.j2", escape_latex, **brackets)
+
+
+def _fitting(grid: Grid) -> list[Grid]:
+    """A grid as a page is wide enough for."""
+    return [grid] if len(grid.columns) <= COLUMNS_OF_A_PAGE else grid.by_group()
 
 
 def render_csv(document: Document) -> str:
@@ -139,7 +146,7 @@ def _render(document: Document, name: str, escape: Callable[[str], str], **setti
         finalize=finalize,
         **settings,
     )
-    return environment.get_template(name).render(document=document)
+    return environment.get_template(name).render(document=document, fitting=_fitting)
 
 
 def _csv_lines(table: Table, preset: str) -> list[dict[str, str]]:
@@ -149,6 +156,7 @@ def _csv_lines(table: Table, preset: str) -> list[dict[str, str]]:
             line = {"table": table.title, "row": row.name, "label": row.line, "test": test, "metric": metric}
             line |= {"status": cell.status, "best": "yes" if cell.best else "", "problems": _problems(cell)}
             line |= {"n": str(cell.n), "seeds": " ".join(cell.seeds), "preset": preset}
+            line["values"] = " ".join(format(value, ".10g") for value in cell.values)
             for field in ("mean", "std", "published", "difference"):
                 value = getattr(cell, field)
                 line[field] = "" if value is None else format(value, ".10g")

@@ -1,5 +1,6 @@
 """Tables and differences as they are shown: numbers as text, footnotes, bold."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,8 +22,9 @@ INTERVAL_NOTE = (
 
 
 def number(value: float, decimals: int, sign: str = "") -> str:
-    """A number with a real minus sign; `sign` "+" shows a plus too."""
-    return format(value, f"{sign}.{decimals}f").replace("-", MINUS)
+    """A number with a real minus sign; `sign` "+" shows a plus too. What rounds to nothing has no sign."""
+    text = format(value, f"{sign}.{decimals}f")
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def with_unit(label: str, unit: str) -> str:
@@ -199,9 +201,11 @@ def p_text(p: float | None) -> Text:
 
 
 def interval_text(low: float | None, high: float | None, decimals: int, sign: str = "") -> str:
-    """`[+0.10, +0.52]`; nothing where there is no interval."""
+    """`[+0.10, +0.52]`, rounded outwards: it must not seem to leave out what it holds. Nothing where there is none."""
     if low is None or high is None:
         return ""
+    unit = 10**decimals
+    low, high = math.floor(low * unit) / unit, math.ceil(high * unit) / unit
     return f"[{number(low, decimals, sign)}, {number(high, decimals, sign)}]"
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from analysis import forms
+from analysis import forms, stats
 from analysis.cost import cost_grid
 from analysis.document import Document, Grid, Section, slugs
 from analysis.figures import axis_charts, curve_chart, galleries, search_parts
@@ -42,7 +42,7 @@ def build_document(sweep: Sweep) -> Document:
     read_ahead(sweep, [], every_run)
     names = [f"search {search.record.row} {search.record.id}" for search in sweep.searches]
     searches = [search_parts(search, slugs(names)[name]) for search, name in zip(sweep.searches, names, strict=True)]
-    problems = [problem for table in tables for problem in table.problems()]
+    problems = [*_too_few_seeds(len(sweep.record.seeds)), *(each for table in tables for each in table.problems())]
     sections = [
         _section("Tables", [table_grid(table, f"table-{index}") for index, table in enumerate(tables, 1)]),
         _section("Differences", _differences(tables)),
@@ -106,6 +106,12 @@ def _bytes(text: str) -> bytes:
 def _section(title: str, grids: list[Grid]) -> Section:
     own, common = shared_notes(grids)
     return Section(title=title, grids=tuple(own), notes=common)
+
+
+def _too_few_seeds(seeds: int) -> list[str]:
+    if seeds >= stats.MIN_SEEDS:
+        return []
+    return [f"Of {seeds} seed{'' if seeds == 1 else 's'} nothing can be claimed: at least {stats.MIN_SEEDS} are needed"]
 
 
 def _differences(tables: list[Table]) -> list[Grid]:

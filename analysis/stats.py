@@ -21,6 +21,8 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit  # scipy.stats has the same, and takes a second to import
 
 LEVEL = 0.05
+MIN_CONDITIONS = 5
+"""With fewer at one place of an axis there is no interval there: of two kernels, one would reach off the chart."""
 MIN_SEEDS = 3
 """With fewer, nothing is claimed: two trainings say next to nothing about how trainings differ."""
 

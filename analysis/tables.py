@@ -20,8 +20,8 @@ class Cell:
     """One number of a table.
 
     `status` is "complete", "2/3" or one of `REASONS`. `mean` is over the `n` runs with a number to show (None if none
-    has), of these `seeds` (none if the row has no seed); `std` is their sample standard deviation (None for fewer than
-    two). `published` is the paper's number, if it gives one. `difference` is `mean - published`, for a complete cell
+    has), of these `seeds` (none if the row has no seed) and these `values`; `std` is their sample standard deviation
+    (None for fewer than two). `published` is the paper's number, if it gives one. `difference` is `mean - published`, for a complete cell
     of a sweep with the paper's data and training. A cell is `sound` if it has no problem: it may be compared.
     `best` says that its row is better than every other row of the table, as far as the seeds can tell.
     """
@@ -31,6 +31,7 @@ class Cell:
     std: float | None
     n: int
     seeds: tuple[str, ...]
+    values: tuple[float, ...]
     published: float | None
     difference: float | None
     problems: tuple[Problem, ...] = ()
@@ -187,6 +188,7 @@ def _cell(sweep: Sweep, row: RowRecord, test: str, metric: str, against: StageRu
         std=stdev(values.values()) if len(values) > 1 else None,
         n=len(values),
         seeds=tuple(filter(None, values)),
+        values=tuple(values.values()),
         published=published,
         difference=difference if sweep.record.comparable else None,
         problems=problems,
@@ -214,4 +216,4 @@ def _paper_note(study: SweepRecord, rows: Iterable[Row]) -> list[str]:
 
 def _absent_note(asked: Sequence[RowRecord], shown: Sequence[RowRecord]) -> list[str]:
     absent = [line_name(row.cells) for row in asked if row not in shown]
-    return [f"Rows of another study that the store does not have: {'; '.join(absent)}."] if absent else []
+    return [f"Not here, as another study trains them and it has not: {'; '.join(absent)}."] if absent else []

@@ -26,7 +26,7 @@ PUBLISHED = {
     "+ Perceptual loss": (24.21, 0.857, 23.48, 0.864),
     "+ Adversarial loss": (24.25, 0.864, 23.56, 0.871),
 }
-IMAGES, CONDITIONS = 6, 4
+IMAGES, CONDITIONS = 6, 12
 SHOWN = ((0, 0), (2, 1), (4, 3))
 """Image and condition of each strip."""
 
@@ -104,7 +104,7 @@ def around(metrics: Mapping[str, float], noise: float = 0.01) -> dict[str, objec
         record.COLUMN_IMAGE: images,
         record.COLUMN_CONDITION: conditions,
         **{name: value + noise * wave for name, value in {"psnr": 0.0, "ssim": 0.0, **metrics}.items()},
-        "kernel_size": 13 + 2 * (conditions // 2),
+        "kernel_size": 13 + 2 * (conditions // 6),
     }
 
 

@@ -18,6 +18,7 @@ from stores import STAGES, Store, around, example_record, fill, parquet
 
 from analysis.document import slugs
 from analysis.forms import escape_latex, escape_markdown
+from analysis.layout import interval_text, number
 from analysis.load import load_sweep, open_store
 from analysis.report import build_document, render
 from sweeps import record
@@ -120,6 +121,7 @@ def test_csv_parses_back_to_one_line_per_number(store, example):
         "std": "",
         "n": "1",
         "seeds": "1",
+        "values": "22.125",
         "published": "22.19",
         "difference": "",
         "status": "complete",
@@ -357,7 +359,8 @@ def test_latex_has_as_many_cells_as_columns(filled):
     assert r"\usepackage{booktabs}" in text.splitlines()[0]
     assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(re.findall(r"\\end\{(\w+)\}", text))
     bodies = re.findall(r"\\begin\{tabular\}\{(.*?)\\end\{tabular\}", text, flags=re.DOTALL)
-    assert len(bodies) == 7
+    assert len(bodies) == 2 + 4 * 2 + 1  # the differences' two groups are tables of their own
+    assert max(len(body[: body.index("}")]) for body in bodies) <= 10
     for body in bodies:
         columns = len(body[: body.index("}")])
         found = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
@@ -512,3 +515,43 @@ def test_images_of_another_protocol_are_not_shown(filled, tmp_path):
     labels, caption = shown(changed)
     assert labels == ["Truth", "Blurred input", "Content loss", "+ Adversarial loss"]
     assert caption.endswith("Not shown, for the reasons below the tables: + Perceptual loss.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decimals", "text"),
+    [
+        (-0.0051, 0.0014, 3, "[\N{MINUS SIGN}0.006, +0.002]"),
+        (-0.0801, 0.1017, 2, "[\N{MINUS SIGN}0.09, +0.11]"),
+        (0.25, 0.5, 2, "[+0.25, +0.50]"),
+        (-0.0004, 0.0, 2, "[\N{MINUS SIGN}0.01, 0.00]"),
+    ],
+)
+def test_an_interval_is_never_shown_narrower_than_it_is(low, high, decimals, text):
+    assert interval_text(low, high, decimals, "+") == text
+
+
+def test_nothing_has_no_sign():
+    assert [number(value, 3, "+") for value in (-0.0004, 0.0004, 0.0006)] == ["0.000", "0.000", "+0.001"]
+
+
+def test_few_conditions_at_a_place_have_no_band(store, example):
+    store.add_sweep(example_record((1, 2, 3)))
+    images, conditions = np.divmod(np.arange(12), 4)
+    rng = np.random.default_rng(0)
+    for seed in (1, 2, 3):
+        psnr = 20 + rng.random(12)
+        columns = {"image": images, "condition": conditions, "psnr": psnr, "ssim": psnr / 30}
+        columns["kernel_size"] = 13 + 2 * (conditions // 2)
+        means = {"psnr": psnr.mean(), "ssim": psnr.mean() / 30}
+        store.add_run(f"Multi-scale (1 scale)-{seed}", means, per_image=columns)
+    found = render(document(store))
+    points = csv_lines(found["figures/tables-quick-celeba-psnr-kernel-size.csv"].decode())
+    assert [point["low"] for point in points] == ["", ""]
+    [caption] = [chart.caption for section in document(store).sections for chart in section.charts][:1]
+    assert caption.startswith("No bands: they need two seeds, and 5 conditions at each place.")
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [((1,), "Of 1 seed nothing"), ((1, 2), "Of 2 seeds nothing")])
+def test_too_few_seeds_can_not_be_defended(store, seeds, expected):
+    fill(store, seeds)
+    assert document(store).problems == (f"{expected} can be claimed: at least 3 are needed",)

@@ -123,7 +123,7 @@ def test_an_optional_row_is_shown_where_the_store_has_it():
     rows = [row_record("own"), row_record("other", optional=True)]
     alone = table(sweep(rows, {}))
     assert [row.name for row in alone.rows] == ["own"]
-    note = "Rows of another study that the store does not have: Other."
+    note = "Not here, as another study trains them and it has not: Other."
     assert note in alone.notes
     found = table(sweep(rows, {"other": {2: stage_run(20.0)}}))
     assert [row.name for row in found.rows] == ["own", "other"]

@@ -247,7 +247,7 @@ def test_the_report_needs_the_store_alone(swept, tmp_path):
     figures = {name.removeprefix("figures/tables-quick-") for name in written[0] if name.endswith(".pdf")}
     axes = {f"made-up-{metric}-kernel-size.pdf" for metric in ("psnr", "ssim")}
     assert figures == {*axes, "learning-curves.pdf", *(f"table-{table}-made-up-images.pdf" for table in (1, 2))}
-    assert "Rows of another study that the store does not have: Content loss, as long as + Perceptual" in page
+    assert "Not here, as another study trains them and it has not: Content loss, as long as + Perceptual" in page
 
 
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):
