@@ -21,8 +21,9 @@ class Cell:
 
     `status` is "complete", "2/3" or one of `REASONS`. `mean` is over the `n` runs with a number to show (None if none
     has), of these `seeds` (none if the row has no seed) and these `values`; `std` is their sample standard deviation
-    (None for fewer than two). `published` is the paper's number, if it gives one. `difference` is `mean - published`, for a complete cell
-    of a sweep with the paper's data and training. A cell is `sound` if it has no problem: it may be compared.
+    (None for fewer than two). `published` is the paper's number, if it gives one. `difference` is `mean - published`,
+    for a complete cell of a sweep with the paper's data and training. A cell is `sound` if it has no problem: it may be
+    compared.
     `best` says that its row is better than every other row of the table, as far as the seeds can tell.
     """
 

@@ -16,7 +16,10 @@ METRICS = (
     Metric(name="ssim", label="SSIM", decimals=3, relevant=0.005),
 )
 SSIM_NOTE = "SSIM is the 3-D one (MATLAB's on an RGB volume), as the published values are."
-CONTROLS_NOTE = "Each added loss also adds iterations; the study `controls` trains rows of the content loss alone, of the same length."
+CONTROLS_NOTE = (
+    "Each added loss also adds iterations; the study `controls` trains rows of the content loss alone, of the same "
+    "length."
+)
 AXIS = Axis(column="kernel_size", label="Kernel size (pixels)")
 ZOOMS = {"eyes": (0.2, 0.22, 0.8, 0.45), "mouth": (0.25, 0.54, 0.75, 0.78)}
 """Of an aligned face: of 128 pixels, the eyes are at (43, 42) and (84, 42), the corners of the mouth at (47, 84) and

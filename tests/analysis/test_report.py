@@ -16,9 +16,9 @@ import tiny
 from scipy.stats import t as student
 from stores import STAGES, Store, around, example_record, fill, parquet
 
+from analysis import layout
 from analysis.document import slugs
 from analysis.forms import escape_latex, escape_markdown
-from analysis.layout import interval_text, number
 from analysis.load import load_sweep, open_store
 from analysis.report import build_document, render
 from sweeps import record
@@ -527,11 +527,11 @@ def test_images_of_another_protocol_are_not_shown(filled, tmp_path):
     ],
 )
 def test_an_interval_is_never_shown_narrower_than_it_is(low, high, decimals, text):
-    assert interval_text(low, high, decimals, "+") == text
+    assert layout.interval_text(low, high, decimals, "+") == text
 
 
 def test_nothing_has_no_sign():
-    assert [number(value, 3, "+") for value in (-0.0004, 0.0004, 0.0006)] == ["0.000", "0.000", "+0.001"]
+    assert [layout.number(value, 3, "+") for value in (-0.0004, 0.0004, 0.0006)] == ["0.000", "0.000", "+0.001"]
 
 
 def test_few_conditions_at_a_place_have_no_band(store, example):
