@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from analysis import stats
@@ -212,5 +213,5 @@ def interval_text(low: float | None, high: float | None, decimals: int, sign: st
 def shared_notes(grids: Sequence[Grid]) -> tuple[list[Grid], tuple[Note, ...]]:
     """Grids without the notes that stand under all of them, and those notes."""
     common = [note for note in grids[0].notes if all(note in grid.notes for grid in grids)] if len(grids) > 1 else []
-    own = [Grid(**{**vars(grid), "notes": tuple(note for note in grid.notes if note not in common)}) for grid in grids]
+    own = [replace(grid, notes=tuple(note for note in grid.notes if note not in common)) for grid in grids]
     return own, tuple(common)
