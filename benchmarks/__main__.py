@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from benchmarks import large_report, overhead, quick_preset
-from benchmarks.comparison import Comparison, show, write
+from benchmarks.comparison import Comparison, read, show, write
 from sweeps import cli
 
 BENCHMARKS: dict[str, Callable[..., list[Comparison]]] = {
@@ -28,17 +28,23 @@ BENCHMARKS: dict[str, Callable[..., list[Comparison]]] = {
     type=click.Path(path_type=Path, dir_okay=False),
     help="A JSON file.",
 )
-def main(names: tuple[str, ...], repeats: int, out: Path) -> int:
-    """Run the benchmarks named (overhead, quick-preset, report; default: all). Exit code 1: a limit is broken."""
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named.",
+)
+def main(names: tuple[str, ...], repeats: int, out: Path, against: Path | None) -> int:
+    """Run the benchmarks named (default: all). Exit code 1: a limit is broken."""
     chosen = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or BENCHMARKS}
-    comparisons: list[Comparison] = []
+    earlier = read(against) if against else {}
+    groups: dict[str, list[Comparison]] = {}
     for name, compare in chosen.items():
         with TemporaryDirectory(prefix=f"{name}-") as folder:
-            comparisons += compare(repeats=repeats, folder=Path(folder))
-    show(comparisons, Console())
-    write(comparisons, out)
+            groups[name] = compare(repeats=repeats, folder=Path(folder))
+    show(groups, Console(), earlier)
+    write(groups, out)
     click.echo(f"wrote {out}")
-    return int(any(each.broken for each in comparisons))
+    return int(any(each.broken for comparisons in groups.values() for each in comparisons))
 
 
 if __name__ == "__main__":

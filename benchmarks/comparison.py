@@ -6,12 +6,15 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 from rich.console import Console
 from rich.table import Table
+
+from sweeps.provenance import git_state
 
 Way = Callable[[Path], Callable[[], None]]
 """Prepares an empty folder; what it returns is timed."""
@@ -20,18 +23,21 @@ Way = Callable[[Path], Callable[[], None]]
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Seconds (or another unit) of ours and of theirs, one of each per repeat; for so many stages, where it is about
-    stages.
+    stages. Of a rate, a unit that ends with "/s", more is better; of all else less.
 
-    The median of the repeats' ratios must be below `limit`, that of ours below `most`; None where there is no limit.
+    The median of the repeats' ratios must be below `limit` and no lower than `least`, that of ours below `most`; None
+    where there is no such limit. `missing` says why there are no numbers.
     """
 
     name: str
-    ours: tuple[float, ...]
-    theirs: tuple[float, ...]
+    ours: tuple[float, ...] = ()
+    theirs: tuple[float, ...] = ()
     unit: str = "s"
     stages: int | None = None
     limit: float | None = None
+    least: float | None = None
     most: float | None = None
+    missing: str = ""
 
     @property
     def ratios(self) -> list[float]:
@@ -41,12 +47,24 @@ class Comparison:
     @property
     def broken(self) -> str:
         """One line that says which limit is broken; empty where none is."""
+        if self.missing:
+            return ""
         ratio, ours = median(self.ratios), median(self.ours)
         if self.limit is not None and ratio >= self.limit:
             return f"{self.name}: the ratio must be below {self.limit:g}, and is {ratio:.3f}"
+        if self.least is not None and ratio < self.least:
+            return f"{self.name}: the ratio must be at least {self.least:g}, and is {ratio:.3f}"
         if self.most is not None and ours >= self.most:
             return f"{self.name}: ours must be below {self.most:g} {self.unit}, and is {ours:.2f}"
         return ""
+
+    def worse_than(self, earlier: Sequence[float]) -> bool:
+        """Whether each of the repeats has a worse ratio than each of an earlier run's."""
+        if not self.ratios or not earlier:
+            return False
+        if self.unit.endswith("/s"):
+            return max(self.ratios) < min(earlier)
+        return min(self.ratios) > max(earlier)
 
 
 def side_by_side(ways: Mapping[str, Way], *, repeats: int, folder: Path) -> dict[str, tuple[float, ...]]:
@@ -75,6 +93,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
+        "commit": git_state()[0][:10],
         **{package: version(package) for package in ("torch", "ray", "mlflow")},
     }
 
@@ -85,44 +104,72 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def show(comparisons: Sequence[Comparison], console: Console) -> None:
-    """One table: medians over repeats, below them the smallest and the largest."""
-    table = Table(title="Benchmarks", title_justify="left", box=None, padding=(0, 2, 1, 0))
-    for heading in ("", "ours", "theirs", "ratio", "limit"):
+def show(groups: Mapping[str, Sequence[Comparison]], console: Console, earlier: Mapping[str, Sequence[float]]) -> None:
+    """One table: medians over repeats, of the ratio the smallest and the largest too; `earlier` ratios by name."""
+    table = Table(title="Benchmarks", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else [])):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
-    for each in comparisons:
-        table.add_row(
-            each.name,
-            _measured(each.ours, each),
-            _measured(each.theirs, each),
-            _spread(each.ratios, ".3f"),
-            _limits(each),
-            style="red" if each.broken else "",
-        )
+    for group, comparisons in groups.items():
+        table.add_row(f"[bold]{group}[/]")
+        for each in comparisons:
+            before = [f"{median(earlier[each.name]):.3g}"] if earlier.get(each.name) else []
+            table.add_row(*_cells(each), *before, style="red" if each.broken else "")
     console.print(table, highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in machine().items()), highlight=False)
-    for each in comparisons:
+    for each in chain.from_iterable(groups.values()):
         if each.broken:
             console.print(each.broken, style="red", highlight=False, soft_wrap=True)
+        if each.worse_than(earlier.get(each.name, ())):
+            console.print(f"{each.name}: worse than before in each repeat", style="yellow", highlight=False)
 
 
-def _limits(each: Comparison) -> str:
-    ratio = [] if each.limit is None else [f"< {each.limit:g}"]
-    ours = [] if each.most is None else [f"ours < {each.most:g} {each.unit}"]
-    return "\n".join(ratio + ours)
+def _cells(each: Comparison) -> tuple[str, ...]:
+    if each.missing:
+        return (each.name, each.missing)
+    ratios = each.ratios
+    limits = [
+        *([] if each.limit is None else [f"< {each.limit:g}"]),
+        *([] if each.least is None else [f"≥ {each.least:g}"]),
+        *([] if each.most is None else [f"ours < {each.most:g} {each.unit}"]),
+    ]
+    return (
+        each.name,
+        _amount(median(each.ours), each.unit),
+        _amount(median(each.theirs), each.unit),
+        f"{median(ratios):.3g}",
+        f"{min(ratios):.3g} – {max(ratios):.3g}",
+        ", ".join(limits),
+    )
 
 
-def _measured(values: Sequence[float], of: Comparison) -> str:
-    each = f"\n{median(values) / of.stages:.3f} a stage" if of.stages else ""
-    return _spread(values, ".2f" if of.unit == "s" else ",.0f", f" {of.unit}") + each
+def _amount(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def _spread(values: Sequence[float], digits: str, unit: str = "") -> str:
-    return f"{median(values):{digits}}{unit}\n{min(values):{digits}}–{max(values):{digits}}"
-
-
-def write(comparisons: Sequence[Comparison], path: Path) -> None:
-    """The same as JSON, with each repeat's seconds."""
-    entries = [{**asdict(each), "ratio": median(each.ratios), "ratios": each.ratios} for each in comparisons]
+def write(groups: Mapping[str, Sequence[Comparison]], path: Path) -> None:
+    """The same as JSON, with the numbers of each repeat."""
+    content = {
+        "machine": machine(),
+        "benchmarks": {
+            group: [
+                {**asdict(each), **({} if each.missing else {"ratio": median(each.ratios), "ratios": each.ratios})}
+                for each in comparisons
+            ]
+            for group, comparisons in groups.items()
+        },
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "comparisons": entries}, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read(path: Path) -> dict[str, list[float]]:
+    """The ratios of an earlier run, by the comparison's name.
+
+    Raises:
+        ValueError: it is not a file that `write` wrote.
+    """
+    try:
+        groups = json.loads(path.read_text())["benchmarks"].values()
+        return {each["name"]: [float(ratio) for ratio in each.get("ratios", [])] for each in chain(*groups)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"--against must be a file that `make bench` wrote, got {path} ({error!r:.80})") from error

@@ -6,15 +6,11 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweeps.deblurring.data import image_counts
-from sweeps.learner import Config, Learner
+from sweeps.learner import Config, Execution, Learner
 from sweeps.stages import Stage, Study
 from sweeps.studies import STUDIES, Inputs, tables
-
-if TYPE_CHECKING:
-    import torch
 
 STEP = 3600.0
 """Seconds."""
@@ -29,11 +25,11 @@ class Idle:
     image_size: int
     step: float = 0.0
 
-    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
+    def learner(self, *, seed: int, execution: Execution, cache: Path) -> Learner:
         """An `IdleLearner` around the stage's own."""
         from benchmarks.idle_learner import IdleLearner
 
-        return IdleLearner(self, self.of.learner(seed=seed, device=device, cache=cache))
+        return IdleLearner(self, self.of.learner(seed=seed, execution=execution, cache=cache))
 
     def smaller(self) -> "tuple[Idle, float]":
         """There is none."""

@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from benchmarks.comparison import Comparison, Way, side_by_side
 from sweeps.cli import ROOT
 from sweeps.deblurring.data import image_counts
 from sweeps.estimate import Estimate, estimate
+from sweeps.learner import Execution
 from sweeps.measure import measure_all
 from sweeps.presets import quick
+from sweeps.resources import resolve_precision, this_machine
 from sweeps.stages import Study
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
@@ -73,7 +74,9 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         faces, config.data.test_faces + config.data.validation_faces + SPARE_FACES, size=config.data.image_size
     )
     data = stand_in_data(config.data, {}, config.backbone, cache)
-    study = tables(Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption=""))
+    precision = resolve_precision("auto", "cpu", this_machine())
+    inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision)
+    study = tables(inputs)
     ways: dict[str, Way] = {
         "sweep": lambda place: partial(_run, "benchmarks.idle_sweep", place, faces, cache),
         "loop": lambda place: partial(_run, "benchmarks.idle_loop", place, faces, cache),
@@ -103,7 +106,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
 def _training(study: Study, cache: Path) -> Estimate:
     preset = quick()
     images = image_counts(preset.config.data, tests=len(study.tests), validate_every=preset.validate_every)
-    costs = measure_all(study.stages(), test=study.tests[0], device=torch.device("cpu"), threads=1, cache=cache)
+    costs = measure_all(study.stages(), test=study.tests[0], execution=Execution(), threads=1, cache=cache)
     return estimate(study.stages(), costs, images, places=CORES)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sweeps.learner import Evaluation, Stateful, Test
+from sweeps.learner import Evaluation, Execution, Stateful, Test
 
 STEPS = 10
 METRICS = ("total", *(f"term_{index}" for index in range(7)))
@@ -18,7 +18,7 @@ class Toy:
 
     number: int
 
-    def learner(self, *, seed: int, device: torch.device, cache: Path) -> "ToyLearner":
+    def learner(self, *, seed: int, execution: Execution, cache: Path) -> "ToyLearner":
         """A `ToyLearner`."""
         return ToyLearner(self.number)
 

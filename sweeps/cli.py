@@ -57,6 +57,22 @@ _OPTIONS = (
     ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Of convolutions in training. auto: bfloat16 where the GPU or the processor computes in it.",
+    ),
+    click.option(
+        "--compile/--no-compile",
+        "compiled",
+        default=None,
+        help="Whether PyTorch compiles the networks. Default: on a GPU, where there is a C compiler.",
+    ),
+    click.option(
+        "--fused/--no-fused", default=True, show_default=True, help="Whether optimisers update in one fused call."
+    ),
+    click.option(
         "--cpus-per-trial",
         type=click.IntRange(1),
         help="Also a trial's threads. Default: the cores, shared out over the stages that can run at once.",

@@ -36,6 +36,8 @@ def examine(request: Request, *, seeds: Sequence[int], weights: Path | None = No
     Raises:
         ValueError: an option that would be refused on any machine.
     """
+    # Nothing is trained here, and to find out what a cluster's GPUs can do, it would have to be joined.
+    request = replace(request, precision="float32")
     # The rest can be looked at without the faces that were named.
     launch = Launch(replace(request, train_faces=CELEBA_SAMPLE, test_faces=()))
     mend = "name folders that hold enough images of faces"

@@ -5,10 +5,10 @@ Without PyTorch, whose import takes longer than much of what a driver does.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.learner import Test
+from sweeps.learner import Execution, Test
 from sweeps.record import HISTORY_FILE
 from sweeps.stages import Stage
 
@@ -27,7 +27,7 @@ class Settings:
     """What can't change a result: where and how often. Intervals are in steps."""
 
     cache: Path
-    device: str = "cpu"
+    execution: Execution = field(default_factory=Execution)
     threads: int = 1
     log_every: int = 10
     validate_every: int = 50

@@ -12,14 +12,14 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
 
 from datasets import assets
 from sweeps import cli
-from sweeps.deblurring.config import DeblurConfig, TrainingStage
+from sweeps.deblurring.config import DeblurConfig, Precision, TrainingStage
 from sweeps.deblurring.data import (
     DeblurData,
     check_sources,
@@ -32,12 +32,21 @@ from sweeps.engine import Engine, InProcessEngine
 from sweeps.estimate import Cost, Estimate, estimate
 from sweeps.imports import importing
 from sweeps.job import Settings
+from sweeps.learner import Execution
 from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
 from sweeps.provenance import Provenance, code_digest, git_state, versions
-from sweeps.resources import Machine, Resources, resolve_device, share_out, this_machine
+from sweeps.resources import (
+    Machine,
+    Resources,
+    resolve_compiled,
+    resolve_device,
+    resolve_precision,
+    share_out,
+    this_machine,
+)
 from sweeps.stages import Stage, Study
 from sweeps.studies import STUDIES, Inputs
 from sweeps.sweep import Schedule, State, StoreError, Sweep
@@ -68,6 +77,9 @@ class Request:
     engine: str
     address: str | None
     device: str
+    precision: Literal["auto", "float32", "bfloat16"]
+    compiled: bool | None
+    fused: bool
     cpus_per_trial: int | None
     gpus_per_trial: float | None
     runs: Path
@@ -143,9 +155,9 @@ class Launch:
             data = stand_in_data(self.config.data, self._tests, self.config.backbone, made_up)
             study = change(self.study(data, seeds=seeds))
             stages = study.stages()
-            device, test = torch.device(self.device), study.tests[0]
+            test = study.tests[0]
             try:
-                costs = measure_all(stages, test=test, device=device, threads=resources.cpus, cache=made_up)
+                costs = measure_all(stages, test=test, execution=self.execution, threads=resources.cpus, cache=made_up)
             except RuntimeError as error:  # torch's, where memory does not suffice
                 reason = " ".join(str(error).split())[:200]
                 raise ValueError(f"--plan and --budget need stages that this machine can run, got {reason}") from error
@@ -165,7 +177,14 @@ class Launch:
         changed = f" Changed: {', '.join(assignments)}." if assignments else ""
         caption = self.preset.caption + changed
         return self._build(
-            Inputs(config=self.config, data=data, seeds=seeds, backbone_digest=backbone_digest, caption=caption)
+            Inputs(
+                config=self.config,
+                data=data,
+                seeds=seeds,
+                backbone_digest=backbone_digest,
+                caption=caption,
+                precision=self.precision,
+            )
         )
 
     def real_study(self, seeds: Sequence[int]) -> Study:
@@ -190,6 +209,17 @@ class Launch:
         """`cpu` or `cuda`."""
         return resolve_device(self.request.device, self.machine)
 
+    @cached_property
+    def precision(self) -> Precision:
+        """The same for all stages, wherever they are trained: it is part of their keys."""
+        return resolve_precision(self.request.precision, self.device, self.machine)
+
+    @cached_property
+    def execution(self) -> Execution:
+        """How trials compute."""
+        compiled = resolve_compiled(self.request.compiled, self.device)
+        return Execution(device=self.device, fused=self.request.fused, compiled=compiled)
+
     def resources(self, wanted: int) -> Resources:
         """A trial's share where `wanted` can run at once."""
         if self.request.engine == "in-process":
@@ -207,7 +237,7 @@ class Launch:
         preset = self.preset
         return Settings(
             cache=self.cache,
-            device=self.device,
+            execution=self.execution,
             threads=resources.cpus,
             log_every=preset.log_every,
             validate_every=preset.validate_every,
@@ -257,6 +287,8 @@ class Launch:
             import torch
 
             here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
+        if self.execution.compiled:
+            here += ", compiled"
         provenance = Provenance(
             study=study.name,
             preset=request.preset,

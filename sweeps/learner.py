@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a learner computes, which changes its results by rounding at most.
+
+    `fused` optimisers update all parameters in one call; `compiled` networks run as kernels that PyTorch writes for
+    them (TorchInductor), which takes a C compiler and, at the first steps, a minute.
+    """
+
+    device: str = "cpu"
+    fused: bool = True
+    compiled: bool = False
+
+
 class Test(Protocol):
     """A test set as a study describes it: a column of the tables."""
 
@@ -75,7 +88,7 @@ class Config(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
+    def learner(self, *, seed: int, execution: Execution, cache: Path) -> Learner:
         """A fresh learner; data come from `cache` by digest."""
 
     def smaller(self) -> "tuple[Config, float]":

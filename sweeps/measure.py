@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from sweeps.estimate import Cost, peak_bytes
-from sweeps.learner import Config, Evaluation, Learner, Test
+from sweeps.learner import Config, Evaluation, Execution, Learner, Test
 from sweeps.stages import Stage, digest
 
 ENOUGH = 1.0
@@ -29,7 +29,7 @@ def measure_all(
     stages: Sequence[Stage],
     *,
     test: Test,
-    device: torch.device,
+    execution: Execution,
     threads: int,
     cache: Path,
     clock: Clock = time.perf_counter,
@@ -39,24 +39,25 @@ def measure_all(
     costs: dict[str, Cost] = {}
     for stage in stages:
         if (kind := _kind(stage)) not in costs:
-            costs[kind] = measure(stage, test=test, device=device, cache=cache, clock=clock)
-    if device.type == "cuda":
+            costs[kind] = measure(stage, test=test, execution=execution, cache=cache, clock=clock)
+    if execution.device == "cuda":
         torch.cuda.empty_cache()  # trials need the memory
     return {stage.key: costs[_kind(stage)] for stage in stages}
 
 
-def measure(stage: Stage, *, test: Test, device: torch.device, cache: Path, clock: Clock = time.perf_counter) -> Cost:
+def measure(stage: Stage, *, test: Test, execution: Execution, cache: Path, clock: Clock = time.perf_counter) -> Cost:
     """Time a few steps of a stage and one evaluation of `test`, with nothing else running on the machine.
 
     A smaller step is timed first (`Config.smaller`); where a full one would take more than `AFFORDABLE` seconds, its
     time is the smaller one's by the factor. On a processor core that was from a third too long (small networks and
     images) to a fifth too short (large ones).
     """
-    learner = _learner(stage.config, stage, device, cache)
+    learner = _learner(stage.config, stage, execution, cache)
+    device = execution.device
     seconds_per_step = 0.0
     if stage.steps:
         smaller, factor = stage.config.smaller()
-        seconds_per_step = factor * _time(_learner(smaller, stage, device, cache).step, device, clock)
+        seconds_per_step = factor * _time(_learner(smaller, stage, execution, cache).step, device, clock)
         if factor != 1 and seconds_per_step <= AFFORDABLE:
             seconds_per_step = _time(learner.step, device, clock)
     evaluations: list[Evaluation] = []
@@ -79,7 +80,7 @@ def checkpoint_bytes(stages: Sequence[Stage], *, places: int, cache: Path) -> in
     sizes: dict[str, tuple[int, int]] = {}
     for stage in stages:
         if (kind := _kind(stage)) not in sizes:
-            sizes[kind] = _sizes(_learner(stage.config, stage, torch.device("cpu"), cache))
+            sizes[kind] = _sizes(_learner(stage.config, stage, Execution(), cache))
     return peak_bytes([sizes[_kind(stage)] for stage in stages], places)
 
 
@@ -96,22 +97,22 @@ def _kind(stage: Stage) -> str:
     return digest([type(stage.config).__name__, toggles(asdict(stage.config)), bool(stage.steps)])
 
 
-def _learner(config: Config, stage: Stage, device: torch.device, cache: Path) -> Learner:
-    return config.learner(seed=stage.seed, device=device, cache=cache)
+def _learner(config: Config, stage: Stage, execution: Execution, cache: Path) -> Learner:
+    return config.learner(seed=stage.seed, execution=execution, cache=cache)
 
 
-def _time(action: Callable[[], object], device: torch.device, clock: Clock) -> float:
+def _time(action: Callable[[], object], device: str, clock: Clock) -> float:
     """Median seconds of an action. The first time is a warm-up, unless it takes so long that it has to do."""
 
     def once() -> float:
         start = clock()
         action()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device == "cuda":
+            torch.cuda.synchronize()
         return clock() - start
 
-    if device.type == "cuda":
-        once()  # loads libraries, for seconds
+    if device == "cuda":
+        once()  # loads libraries, compiles, for seconds
     first = once()
     times: list[float] = []
     while first < ENOUGH and len(times) < REPEATS and sum(times) < ENOUGH:

@@ -47,7 +47,7 @@ def quick() -> Preset:
         full.config,
         generator=GeneratorConfig(width=16, initialisation="identity", structure_input="random"),
         optimiser=OptimiserConfig(learning_rate=2e-4),
-        schedule=ScheduleConfig(content=500, perceptual=120, adversarial=120),
+        schedule=ScheduleConfig(content=1000, perceptual=200, adversarial=200),
         data=DataConfig(
             image_size=64,
             kernel_sizes=(7, 9, 11, 13),

@@ -1,9 +1,11 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sweeps.naming import counted
 from sweeps.stages import Stage
@@ -15,6 +17,8 @@ GPU_VENDORS = ("0x10de", "0x1002")
 """NVIDIA and AMD, on the PCI bus."""
 GPU_DRIVERS = ("nvidia*", "nvhost*", "kfd", "dxg")
 """Devices of NVIDIA's driver, its Jetsons', AMD's, and Windows' for the Linux in it: without a PCI bus to look at."""
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Of x86 processors; on ARM's nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Machine:
     """Cores of the node that has most of them: a trial runs on one node."""
     gpus: int
     gpu_memory: int | None = None
+    gpu_bfloat16: bool = True
+    """Whether the GPUs compute in bfloat16: NVIDIA's do from Ampere on, and of a cluster's it is taken for granted."""
 
 
 def this_machine() -> Machine:
@@ -37,7 +43,8 @@ def this_machine() -> Machine:
 
     gpus = torch.cuda.device_count()
     memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
-    return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory)
+    bfloat16 = bool(gpus) and (torch.version.hip is not None or torch.cuda.get_device_capability(0) >= (8, 0))
+    return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory, gpu_bfloat16=bfloat16)
 
 
 def may_have_gpus(root: Path = Path("/")) -> bool:
@@ -74,6 +81,40 @@ def resolve_device(name: str, machine: Machine) -> str:
     if name == "cuda" and not machine.gpus:
         raise ValueError("--device must be a device that there is (cpu, auto), got cuda")
     return name
+
+
+def resolve_precision(
+    name: Literal["auto", "float32", "bfloat16"], device: str, machine: Machine
+) -> Literal["float32", "bfloat16"]:
+    """The precision a person means: "auto" is bfloat16 wherever it is computed by circuits of its own.
+
+    By what the hardware says and not by timing, which could turn out otherwise tomorrow: the precision is part of a
+    stage's key.
+    """
+    if name != "auto":
+        return name
+    native = machine.gpu_bfloat16 if device == "cuda" else processor_has_bfloat16()
+    return "bfloat16" if native else "float32"
+
+
+def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies in bfloat16, and oneDNN with it; no where the system does not say."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return not BFLOAT16_FLAGS.isdisjoint(flags)
+
+
+def resolve_compiled(asked: bool | None, device: str) -> bool:
+    """Whether networks are compiled: as asked, else on GPUs where the kernels' launchers can be built.
+
+    On a processor it takes a minute a stage and makes no step shorter (docs/performance.md).
+    """
+    if asked is not None:
+        return asked
+    return device == "cuda" and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def share_out(wanted: int, machine: Machine, *, device: str, cpus: int | None, gpus: float | None) -> Resources:

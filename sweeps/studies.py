@@ -6,7 +6,7 @@ A study is a function of a config, data and seeds. A row differs from another by
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sweeps.deblurring.config import BlurredStage, DeblurConfig, TrainingStage
+from sweeps.deblurring.config import BlurredStage, DeblurConfig, Precision, TrainingStage
 from sweeps.deblurring.data import DeblurData
 from sweeps.record import Axis, Metric, RowRecord, SweepRecord, TableRecord
 from sweeps.stages import Line, Range, Row, Space, Stage, Study, Table
@@ -43,6 +43,7 @@ class Inputs:
     seeds: Sequence[int]
     backbone_digest: str
     caption: str
+    precision: Precision = "float32"
 
 
 def tables(inputs: Inputs) -> Study:
@@ -147,6 +148,7 @@ def _training(
         losses=losses,
         optimiser=config.optimiser,
         batch_size=config.batch_size,
+        precision=inputs.precision,
         data=inputs.data.training,
         backbone=config.backbone if losses.perceptual else None,
         backbone_digest=inputs.backbone_digest if losses.perceptual else None,

@@ -38,7 +38,7 @@ from sweeps.job import (
     Settings,
     checkpoints,
 )
-from sweeps.learner import Learner
+from sweeps.learner import Learner, Stateful
 from sweeps.stages import Stage
 
 Clock = Callable[[], float]
@@ -76,7 +76,7 @@ def train_stage(job: Job, settings: Settings, report: Report, *, clock: Clock = 
     torch.set_num_threads(settings.threads)
     stage = job.stage
     end = stage.steps if job.until is None else job.until
-    learner = stage.config.learner(seed=stage.seed, device=torch.device(settings.device), cache=settings.cache)
+    learner = stage.config.learner(seed=stage.seed, execution=settings.execution, cache=settings.cache)
     try:
         done = _resume(job, learner)
         report(stage.first_step + done.step, {}, done.history)
@@ -127,7 +127,7 @@ def _resume(job: Job, learner: Learner) -> _Done:
                 print(f"{error}; going back to the one before", flush=True)
                 continue
             for name, part in learner.state.items():
-                part.load_state_dict(content["state"][name])
+                part.load_state_dict(_own_way(part, content["state"][name]))
             return _done(content)
     origin = job.stage if job.trained else job.stage.parent
     content = _state_of(origin, job.start) if origin and job.start else {"state": {}}
@@ -149,7 +149,17 @@ def _inherit(learner: Learner, parent: dict[str, Any], *, same_stage: bool) -> N
         if isinstance(part, torch.optim.Optimizer) and not same_stage:
             # The moments go on; the learning rate is the child's own.
             state = {**state, "param_groups": part.state_dict()["param_groups"]}
-        part.load_state_dict(state)
+        part.load_state_dict(_own_way(part, state))
+
+
+def _own_way(part: Stateful, state: dict[str, Any]) -> dict[str, Any]:
+    """A state to load, but for how an optimiser computes: that is this process's choice, not the checkpoint's."""
+    if not isinstance(part, torch.optim.Optimizer):
+        return state
+    own = part.state_dict()["param_groups"]
+    pairs = zip(state["param_groups"], own, strict=True)
+    groups = [{**group, **{name: mine[name] for name in ("fused", "foreach")}} for group, mine in pairs]
+    return {**state, "param_groups": groups}
 
 
 class IncompleteStateError(RuntimeError):

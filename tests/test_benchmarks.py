@@ -23,8 +23,8 @@ from sweeps.train import load_state, train_stage
 def test_the_ratio_is_the_median_of_the_repeats_own_ratios(tmp_path):
     # A slow hour: both took ten times as long in one repeat, which says nothing of their ratio.
     each = Comparison(name="slow hour", ours=(1.0, 20.0, 3.0), theirs=(4.0, 40.0, 10.0), stages=2, limit=0.5)
-    write([each], tmp_path / "bench.json")
-    entry = json.loads((tmp_path / "bench.json").read_text())["comparisons"][0]
+    write({"group": [each]}, tmp_path / "bench.json")
+    entry = json.loads((tmp_path / "bench.json").read_text())["benchmarks"]["group"][0]
     assert entry["ratio"] == 0.3
     assert entry["ratios"] == [0.25, 0.5, 0.3]
     assert entry["ours"] == [1.0, 20.0, 3.0]
@@ -35,7 +35,7 @@ def test_a_limit_that_is_reached_is_broken_and_said_in_one_line():
     each = Comparison(name="tie", ours=(1.0,), theirs=(2.0,), limit=0.5)
     assert each.broken == "tie: the ratio must be below 0.5, and is 0.500"
     console = Console(record=True, width=120)
-    show([each], console)
+    show({"group": [each]}, console, {})
     assert each.broken in console.export_text()
 
 
@@ -43,6 +43,41 @@ def test_ours_may_have_a_limit_of_its_own():
     each = Comparison(name="large", ours=(700.0, 1100.0, 1000.0), theirs=(2e3,) * 3, unit="MB", most=1000.0)
     assert each.broken == "large: ours must be below 1000 MB, and is 1000.00"
     assert replace(each, most=1000.5).broken == ""
+
+
+def test_a_rate_has_a_least_ratio():
+    each = Comparison(name="rate", ours=(290.0, 310.0), theirs=(10.0, 10.0), unit="kernels/s", least=30.0)
+    assert each.broken == ""
+    assert replace(each, least=30.1).broken == "rate: the ratio must be at least 30.1, and is 30.000"
+
+
+def test_what_could_not_be_measured_says_why(tmp_path):
+    each = Comparison(name="step", missing="no GPU", least=0.5)
+    console = Console(record=True, width=120)
+    show({"gpu": [each]}, console, {})
+    assert each.broken == ""
+    assert "no GPU" in console.export_text()
+    write({"gpu": [each]}, tmp_path / "bench.json")
+    assert comparison.read(tmp_path / "bench.json") == {"step": []}
+
+
+@pytest.mark.parametrize(("unit", "worse"), [("s", (1.0, 1.3)), ("images/s", (1.0, 0.7))])
+def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, worse):
+    before = Comparison(name="it", ours=(1.0, 1.1, 0.9), theirs=(1.0,) * 3, unit=unit)
+    write({"group": [before]}, tmp_path / "bench.json")
+    earlier = comparison.read(tmp_path / "bench.json")
+    overlapping, apart = (replace(before, ours=(value, worse[1], worse[1])) for value in worse)
+    for now, said in ((before, False), (overlapping, False), (apart, True)):
+        console = Console(record=True, width=120)
+        show({"group": [now]}, console, earlier)
+        assert ("it: worse than before in each repeat" in console.export_text()) == said
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"benchmarks": {"a": [1]}}', '{"benchmarks": 1}'])
+def test_a_file_that_is_no_earlier_run_is_refused(tmp_path, content):
+    (tmp_path / "bench.json").write_text(content)
+    with pytest.raises(ValueError, match="--against must be a file that `make bench` wrote"):
+        comparison.read(tmp_path / "bench.json")
 
 
 def test_ways_take_turns_in_going_first_and_only_the_run_is_timed(tmp_path, monkeypatch):

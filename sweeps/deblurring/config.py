@@ -5,21 +5,19 @@ Fields are checked on construction; `pydantic.ValidationError` (a ValueError) na
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from model_zoo.options import IDENTITY_WIDTH, Backbone, Initialisation, Resample, StructureInput
-from sweeps.learner import Learner
-
-if TYPE_CHECKING:
-    import torch
+from sweeps.learner import Execution, Learner
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +115,27 @@ class TrainingData:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage:
-    """Scientific config of a training stage. What the active losses don't need is None, so that it is in no key."""
+    """Scientific config of a training stage. What the active losses don't need is None, so that it is in no key.
+
+    With the precision "bfloat16" convolutions of training multiply and store in it and sum in float32; weights, losses,
+    updates and all evaluation are float32 with either.
+    """
 
     generator: GeneratorConfig
     losses: LossWeights
     optimiser: OptimiserConfig
     batch_size: Count
+    precision: Precision
     data: TrainingData
     backbone: Backbone | None = None
     backbone_digest: str | None = None
     discriminator_width: int | None = None
 
-    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
+    def learner(self, *, seed: int, execution: Execution, cache: Path) -> Learner:
         """A `TrainingLearner` of this config."""
         from sweeps.deblurring.learner import TrainingLearner
 
-        return TrainingLearner(self, seed=seed, device=device, cache=cache)
+        return TrainingLearner(self, seed=seed, execution=execution, cache=cache)
 
     def smaller(self) -> "tuple[TrainingStage, float]":
         """Steps of one image."""
@@ -156,11 +159,11 @@ class BlurredStage:
     tests: tuple[str, ...]
     """Fingerprints."""
 
-    def learner(self, *, seed: int, device: "torch.device", cache: Path) -> Learner:
+    def learner(self, *, seed: int, execution: Execution, cache: Path) -> Learner:
         """A `BlurredLearner`."""
         from sweeps.deblurring.learner import BlurredLearner
 
-        return BlurredLearner(device=device, cache=cache)
+        return BlurredLearner(device=execution.device, cache=cache)
 
     def smaller(self) -> "tuple[BlurredStage, float]":
         """There are no steps."""

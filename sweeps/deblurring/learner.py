@@ -1,9 +1,9 @@
 """Training and evaluation of one deblurring stage: losses of Section 3.3, metrics of Tables 1 and 2."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ from model_zoo.perceptual import VGGFeatures
 from sweeps.deblurring.config import DeblurTest, GeneratorConfig, TrainingStage
 from sweeps.deblurring.protocol import MAX_SHIFT, METRICS, VALIDATION_IMAGES
 from sweeps.imports import importing
-from sweeps.learner import Evaluation, Stateful, Test
+from sweeps.learner import Evaluation, Execution, Stateful, Test
 from sweeps.record import COLUMN_CONDITION, COLUMN_IMAGE
+
+N = TypeVar("N", bound=torch.nn.Module)
+R = TypeVar("R")
 
 EVALUATION_BATCH = 64
 STRIPS = 6
@@ -55,10 +58,10 @@ class Draws:
 class BlurredLearner:
     """Evaluates the blurred input itself."""
 
-    def __init__(self, *, device: torch.device, cache: Path) -> None:
+    def __init__(self, *, device: str, cache: Path) -> None:
         self.state: Mapping[str, Stateful] = {}
         self.model = None
-        self._device, self._cache = device, cache
+        self._device, self._cache = torch.device(device), cache
 
     def step(self) -> dict[str, Tensor]:
         """There is nothing to train."""
@@ -77,18 +80,16 @@ class BlurredLearner:
 class TrainingLearner:
     """A generator (and, with the adversarial loss, a discriminator) and its training data."""
 
-    def __init__(self, config: TrainingStage, *, seed: int, device: torch.device, cache: Path) -> None:
-        self._config, self._device, self._cache = config, device, cache
+    def __init__(self, config: TrainingStage, *, seed: int, execution: Execution, cache: Path) -> None:
+        self._config, self._execution, self._cache = config, execution, cache
+        self._device = torch.device(execution.device)
         self._losses = config.losses
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = build_generator(config.generator).to(device)
-        optimiser = config.optimiser
-        with importing("torch._dynamo"):  # by the first optimiser
-            self._optimiser = torch.optim.Adam(
-                self.model.parameters(), lr=optimiser.learning_rate, betas=(optimiser.beta1, optimiser.beta2)
-            )
-        self._draws = Draws(seed, device)
+            self.model = self._place(build_generator(config.generator))
+        self._restore = self._fast(self.model.all_scales)
+        self._optimiser = self._adam(self.model, config.optimiser.beta1)
+        self._draws = Draws(seed, self._device)
         self.state: dict[str, Stateful] = {
             "generator": self.model,
             "optimiser": self._optimiser,
@@ -97,7 +98,10 @@ class TrainingLearner:
         self._load_data()
         if self._losses.perceptual:
             assert config.backbone
-            self._features = _load_features(config.backbone, cache).to(device)
+            features = _load_features(config.backbone, cache)
+            if config.precision == "bfloat16":
+                features.stages.bfloat16()  # once: autocast would convert frozen weights at each call
+            self._features = self._fast(self._place(features))
         if self._losses.adversarial:
             self._add_discriminator(seed)
 
@@ -120,15 +124,36 @@ class TrainingLearner:
         size = self._faces.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            discriminator = Discriminator(image_size=size, width=config.discriminator_width).to(self._device)
-        optimiser = config.optimiser
-        self._discriminator = discriminator
-        self._discriminator_optimiser = torch.optim.Adam(
-            discriminator.parameters(),
-            lr=optimiser.learning_rate,
-            betas=(optimiser.discriminator_beta1, optimiser.beta2),
-        )
-        self.state |= {"discriminator": discriminator, "discriminator_optimiser": self._discriminator_optimiser}
+            self._discriminator = self._place(Discriminator(image_size=size, width=config.discriminator_width))
+        self._judge = self._fast(self._discriminator)
+        self._discriminator_optimiser = self._adam(self._discriminator, config.optimiser.discriminator_beta1)
+        self.state |= {"discriminator": self._discriminator, "discriminator_optimiser": self._discriminator_optimiser}
+
+    def _place(self, network: N) -> N:
+        """On the device, in the layout in which its convolutions are fastest (docs/performance.md)."""
+        return network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _adam(self, network: torch.nn.Module, beta1: float) -> torch.optim.Adam:
+        optimiser = self._config.optimiser
+        with importing("torch._dynamo"):  # by the first optimiser
+            return torch.optim.Adam(
+                network.parameters(),
+                lr=optimiser.learning_rate,
+                betas=(beta1, optimiser.beta2),
+                fused=self._execution.fused,
+            )
+
+    def _fast(self, network: Callable[..., R]) -> Callable[..., R]:
+        """The network's call, compiled or not, in the precision of the stage; what it returns is float32."""
+        call = torch.compile(network, dynamic=False) if self._execution.compiled else network
+        low = self._config.precision == "bfloat16"
+
+        def run(*inputs: Any) -> R:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+                outputs = call(*inputs)
+            return _float32(outputs)  # type: ignore[no-any-return]
+
+        return run
 
     def step(self) -> dict[str, Tensor]:
         """One step on a fresh batch: the generator's, then (Eq. 4) the discriminator's."""
@@ -160,7 +185,7 @@ class TrainingLearner:
             mode = config.structure_input
             structure_targets = structure_maps(targets, structure_input=mode, choice=choice)
             structures = structure_maps(inputs, structure_input=mode, choice=choice)
-        images, maps = self.model.all_scales(inputs, structures)
+        images, maps = self._restore(inputs, structures)
         terms = {"content": l1_over_scales(images, targets)}
         if structure_targets is not None:
             terms["structure"] = l1_over_scales(maps, structure_targets)
@@ -169,7 +194,7 @@ class TrainingLearner:
         if self._losses.adversarial:
             # Its gradient must reach the generator only.
             self._discriminator.requires_grad_(False)
-            terms["adversarial"] = generator_adversarial_loss(self._discriminator(images[-1]))
+            terms["adversarial"] = generator_adversarial_loss(self._judge(images[-1]))
             self._discriminator.requires_grad_(True)
         return terms, images[-1]
 
@@ -178,7 +203,7 @@ class TrainingLearner:
         return draws.bool()
 
     def _step_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        loss = discriminator_loss(self._discriminator(real), self._discriminator(fake))
+        loss = discriminator_loss(self._judge(real), self._judge(fake))
         self._discriminator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._discriminator_optimiser.step()
@@ -196,6 +221,11 @@ class TrainingLearner:
         """Metrics of the restored images."""
         assert isinstance(test, DeblurTest)
         return _evaluate(self.model, test, self._device, self._cache)
+
+
+def _float32(outputs: Any) -> Any:
+    """Tensors, or nested lists and tuples of them, in float32."""
+    return outputs.float() if isinstance(outputs, Tensor) else type(outputs)(map(_float32, outputs))
 
 
 def _load_features(backbone: Backbone, cache: Path) -> VGGFeatures:

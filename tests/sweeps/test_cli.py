@@ -186,8 +186,9 @@ def test_a_plan_prints_the_tree_and_writes_nothing(arguments, total, tmp_path):
     done = ablation("--preset", "paper", "--plan", "--runs", tmp_path / "runs", *settings, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     assert total in done.stdout
-    assert re.search(r"multi-task · \+adversarial · seed 1: 50,000 steps, \d.* (h|days), state \d\.\d MiB", done.stdout)
-    assert re.search(r"About \d+(\.\d)? (h|days) with \d+ at a time; [\d,]+ MiB kept", done.stdout)
+    line = r"multi-task · \+adversarial · seed 1: 50,000 steps, \d.* (min|h|days), state \d\.\d MiB"
+    assert re.search(line, done.stdout)
+    assert re.search(r"About \d+(\.\d)? (min|h|days) with \d+ at a time; [\d,]+ MiB kept", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from sweeps.deblurring.learner import TrainingLearner
 from sweeps.deblurring.protocol import VALIDATION_IMAGES
 from sweeps.estimate import Cost, ImageCounts, duration, estimate
 from sweeps.job import STATE, WEIGHTS, Job, Settings
-from sweeps.learner import Evaluation
+from sweeps.learner import Evaluation, Execution
 from sweeps.measure import checkpoint_bytes, measure, measure_all
 from sweeps.presets import paper, quick
 from sweeps.stages import Stage
@@ -18,7 +18,7 @@ from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, controls, tables
 from sweeps.train import train_stage
 
-CPU = torch.device("cpu")
+CPU = Execution()
 WARM_UP = 3.0
 """How much longer a learner's first step takes."""
 PER_TEST = 0.25
@@ -77,7 +77,7 @@ class FakeConfig:
     def seconds_per_item(self):
         return self.milliseconds_per_item / 1000
 
-    def learner(self, *, seed, device, cache):
+    def learner(self, *, seed, execution, cache):
         return FakeLearner(self)
 
     def smaller(self):
@@ -93,7 +93,7 @@ def cost(*, step=0.0, image=0.0, checkpoint=0, kept=0):
 
 
 def measured(config, tmp_path):
-    return measure(stage(**config), test=None, device=CPU, cache=tmp_path, clock=WORK)
+    return measure(stage(**config), test=None, execution=CPU, cache=tmp_path, clock=WORK)
 
 
 def test_a_short_step_is_timed_at_its_full_size_without_its_warm_up(tmp_path, work):
@@ -117,7 +117,7 @@ def test_a_step_that_takes_long_though_small_is_done_once(tmp_path, work):
 def test_an_evaluation_only_stage_takes_no_step(tmp_path, work):
     only = measured({}, tmp_path)
     work.steps.clear()
-    result = measure(stage(steps=0), test=None, device=CPU, cache=tmp_path, clock=work)
+    result = measure(stage(steps=0), test=None, execution=CPU, cache=tmp_path, clock=work)
     assert result.seconds_per_step == 0
     assert not work.steps
     assert result.seconds_per_image == only.seconds_per_image
@@ -133,7 +133,7 @@ def test_stages_that_do_the_same_work_are_measured_once(tmp_path, work):
         stage("child", parent=stage("one")),
     ]
     different = [stage("off", weight=0.0), stage("batch", batch=3), stage("more rates", rates=(0.1, 0.1))]
-    costs = measure_all([*same, *different], test=None, device=CPU, threads=1, cache=tmp_path, clock=work)
+    costs = measure_all([*same, *different], test=None, execution=CPU, threads=1, cache=tmp_path, clock=work)
     full = [config for config in work.built if config.batch != 1]
     assert len(full) == 1 + len(different)
     assert costs.keys() == {each.key for each in [*same, *different]}
@@ -232,7 +232,7 @@ def test_bytes_of_the_paper_preset_follow_from_its_parameter_counts(tmp_path):
 def test_every_stage_of_the_quick_study_steps_on_made_up_data(tmp_path):
     study = study_of(quick(), tables, tmp_path)
     for each in study.stages():
-        learner = each.config.learner(seed=1, device=CPU, cache=tmp_path)
+        learner = each.config.learner(seed=1, execution=CPU, cache=tmp_path)
         if each.steps:
             assert all(math.isfinite(value) for value in learner.step().values())
             smaller, factor = each.config.smaller()
@@ -254,7 +254,7 @@ def test_made_up_data_have_the_shapes_of_the_preset(tmp_path, monkeypatch):
     for preset in (quick(), paper()):
         config = replace(preset.config, generator=replace(quick().config.generator, width=6, blocks=1), batch_size=2)
         study = study_of(replace(preset, config=config), controls, tmp_path)
-        study.rows[-1].stages[0].config.learner(seed=1, device=CPU, cache=tmp_path).step()
+        study.rows[-1].stages[0].config.learner(seed=1, execution=CPU, cache=tmp_path).step()
     assert shapes == [(2, 3, 64, 64), (2, 3, 128, 128)]
 
 

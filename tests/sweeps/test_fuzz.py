@@ -26,6 +26,7 @@ from sweeps.deblurring.restore import load_restorer, open_photo, restore_photo
 from sweeps.engine import attempt
 from sweeps.job import CONFIG, STATE, WEIGHTS, Job, checkpoints
 from sweeps.launch import Launch, Request
+from sweeps.learner import Execution
 from sweeps.overrides import apply_overrides, field_names
 from sweeps.presets import quick
 from sweeps.provenance import Provenance
@@ -425,7 +426,7 @@ def test_damaged_weights_of_the_perceptual_network_are_named(tiny_study, cache, 
         near = 5000 if index % 2 else len(whole)  # the header, or all of it
         (tmp_path / weights.name).write_bytes(fuzz.damaged(whole[:near], rng) + whole[near:])
         try:
-            stage.config.learner(seed=1, device=torch.device("cpu"), cache=tmp_path)
+            stage.config.learner(seed=1, execution=Execution(), cache=tmp_path)
         except ValueError as error:
             refused += refusal(error, f"remove {tmp_path / weights.name}")
     assert refused > TRIED["backbone"] / 2
@@ -485,6 +486,9 @@ def request_of(folder, **changed):
         "engine": "in-process",
         "address": None,
         "device": "cpu",
+        "precision": "auto",
+        "compiled": None,
+        "fused": True,
         "cpus_per_trial": None,
         "gpus_per_trial": None,
         "runs": folder / "runs",

@@ -16,6 +16,7 @@ from sweeps import record
 from sweeps.deblurring.config import LossWeights
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.job import COSTS, DIGESTS, HISTORY, STATE, WEIGHTS, Job, Settings, checkpoints
+from sweeps.learner import Execution
 from sweeps.stages import Stage
 from sweeps.train import NonFiniteError, load_state, state_digest, train_stage
 
@@ -349,7 +350,7 @@ def test_the_written_weights_are_those_that_were_evaluated(tiny_study, settings,
 
     stage = stage_of(tiny_study, "multi-task")
     result, _ = run(stage, tiny_study.tests, tmp_path, settings)
-    learner = stage.config.learner(seed=1, device=torch.device("cpu"), cache=settings.cache)
+    learner = stage.config.learner(seed=1, execution=Execution(), cache=settings.cache)
     generator = build_generator(stage.config.generator)
     generator.load_state_dict(load_file(result / "model" / WEIGHTS))
     learner.model.load_state_dict(generator.state_dict())

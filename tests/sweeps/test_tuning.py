@@ -63,7 +63,7 @@ class Toy:
 
     quality: float
 
-    def learner(self, *, seed, device, cache):
+    def learner(self, *, seed, execution, cache):
         return ToyLearner(self.quality)
 
     def idle_fields(self):
