@@ -6,11 +6,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -94,7 +96,8 @@ def machine() -> dict[str, object]:
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "commit": git_state()[0][:10],
-        **{package: version(package) for package in ("torch", "ray", "mlflow")},
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        **{package: version(package) for package in ("torch", "ray", "mlflow") if find_spec(package)},
     }
 
 
@@ -143,6 +146,8 @@ def _cells(each: Comparison) -> tuple[str, ...]:
 
 
 def _amount(value: float, unit: str) -> str:
+    if unit == "s" and 0 < value < 0.1:
+        value, unit = 1000 * value, "ms"
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 

@@ -83,11 +83,12 @@ class TrainingLearner:
     def __init__(self, config: TrainingStage, *, seed: int, execution: Execution, cache: Path) -> None:
         self._config, self._execution, self._cache = config, execution, cache
         self._device = torch.device(execution.device)
-        self._losses = config.losses
+        self._weights = config.losses
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = self._place(build_generator(config.generator))
         self._restore = self._fast(self.model.all_scales)
+        torch.backends.cudnn.benchmark = True  # shapes never change: a GPU's best algorithm is looked for once
         self._optimiser = self._adam(self.model, config.optimiser.beta1)
         self._draws = Draws(seed, self._device)
         self.state: dict[str, Stateful] = {
@@ -96,13 +97,13 @@ class TrainingLearner:
             "draws": self._draws,
         }
         self._load_data()
-        if self._losses.perceptual:
+        if self._weights.perceptual:
             assert config.backbone
             features = _load_features(config.backbone, cache)
             if config.precision == "bfloat16":
                 features.stages.bfloat16()  # once: autocast would convert frozen weights at each call
             self._features = self._fast(self._place(features))
-        if self._losses.adversarial:
+        if self._weights.adversarial:
             self._add_discriminator(seed)
 
     def _load_data(self) -> None:
@@ -157,25 +158,27 @@ class TrainingLearner:
 
     def step(self) -> dict[str, Tensor]:
         """One step on a fresh batch: the generator's, then (Eq. 4) the discriminator's."""
-        blurred, sharp = draw_batch(
+        blurred, sharp = self.draw()
+        losses, restored = self.losses(blurred, sharp)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        self._optimiser.step()
+        if self._weights.adversarial:
+            losses["discriminator"] = self._step_discriminator(sharp, restored.detach())
+        return {name: value.detach() for name, value in losses.items()}
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """The next batch: blurred and sharp images, (B, 3, S, S) each, made on the device."""
+        return draw_batch(
             self._faces,
             self._kernels,
             batch_size=self._config.batch_size,
             noise=self._config.data.noise,
             generator=self._draws.generator,
         )
-        terms, restored = self._terms(blurred, sharp)
-        total = torch.stack([getattr(self._losses, name) * value for name, value in terms.items()]).sum()
-        self._optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        self._optimiser.step()
-        losses = {"total": total, **terms}
-        if self._losses.adversarial:
-            losses["discriminator"] = self._step_discriminator(sharp, restored.detach())
-        return {name: value.detach() for name, value in losses.items()}
 
-    def _terms(self, blurred: Tensor, sharp: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Unweighted terms of Eq. 5 that are on, and the restored images at full size."""
+    def losses(self, blurred: Tensor, sharp: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Unweighted terms of Eq. 5 that are on, their weighted sum as `total`; and the restored images, full size."""
         config = self._config.generator
         inputs = pyramid(blurred, scales=config.scales, resample=config.resample)
         targets = pyramid(sharp, scales=config.scales, resample=config.resample)
@@ -189,14 +192,15 @@ class TrainingLearner:
         terms = {"content": l1_over_scales(images, targets)}
         if structure_targets is not None:
             terms["structure"] = l1_over_scales(maps, structure_targets)
-        if self._losses.perceptual:
+        if self._weights.perceptual:
             terms["perceptual"] = perceptual_loss(self._features, images, targets)
-        if self._losses.adversarial:
+        if self._weights.adversarial:
             # Its gradient must reach the generator only.
             self._discriminator.requires_grad_(False)
             terms["adversarial"] = generator_adversarial_loss(self._judge(images[-1]))
             self._discriminator.requires_grad_(True)
-        return terms, images[-1]
+        total = torch.stack([getattr(self._weights, name) * value for name, value in terms.items()]).sum()
+        return {"total": total, **terms}, images[-1]
 
     def _choice(self, count: int) -> Tensor:
         draws = torch.randint(2, (count,), generator=self._draws.generator, device=self._device)

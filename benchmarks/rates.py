@@ -1,0 +1,74 @@
+"""Floating-point operations per second: what a machine reaches at best, and what an action reaches."""
+
+from collections.abc import Callable
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.comparison import timed
+
+GIGA = 1e9
+CONVOLUTIONS = ((8, 64, 64, 5), (8, 128, 32, 5), (4, 256, 32, 3))
+"""Images, channels in and out, side, kernel: shapes at which oneDNN was near its best on one core."""
+PRODUCT = 8192
+"""Side of the matrices whose product is a GPU's best."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def flops(action: Callable[[], object]) -> int:
+    """Floating-point operations of the convolutions and matrix products of an action, as PyTorch counts them from their
+    shapes (a multiplication and an addition are two)."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+def seconds_each(action: Callable[[], object], *, at_least: float) -> float:
+    """Median seconds of an action that is done again until they sum up to `at_least`; on a GPU, until it is done."""
+    times: list[float] = []
+    while sum(times) < at_least:
+        times.append(timed(lambda: _finished(action)))
+    return median(times)
+
+
+def _finished(action: Callable[[], object]) -> None:
+    action()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def best_convolution(precision: str) -> tuple[float, str]:
+    """GFLOP/s of the fastest of some convolutions on as many cores as PyTorch has threads; and its shape."""
+    rates = {
+        f"{count}×{channels}×{side}×{side}, {kernel}×{kernel}": _convolution(count, channels, side, kernel, precision)
+        for count, channels, side, kernel in CONVOLUTIONS
+    }
+    shape = max(rates, key=lambda each: rates[each])
+    return rates[shape], shape
+
+
+def _convolution(count: int, channels: int, side: int, kernel: int, precision: str) -> float:
+    images = _random(count, channels, side, side, precision=precision)
+    weight = _random(channels, channels, kernel, kernel, precision=precision)
+
+    def action() -> Tensor:
+        return F.conv2d(images, weight, padding=kernel // 2)
+
+    with torch.inference_mode():
+        operations = flops(action)
+        return operations / seconds_each(action, at_least=0.1) / GIGA
+
+
+def _random(*shape: int, precision: str) -> Tensor:
+    tensor = torch.randn(shape, dtype=DTYPES[precision])
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def best_product(precision: str) -> float:
+    """GFLOP/s of the product of two large matrices on the GPU."""
+    left, right = torch.randn(2, PRODUCT, PRODUCT, device="cuda", dtype=DTYPES[precision])
+    seconds_each(lambda: left @ right, at_least=0.2)
+    return 2 * PRODUCT**3 / seconds_each(lambda: left @ right, at_least=0.5) / GIGA

@@ -1,0 +1,201 @@
+"""The fast ways to compute a step (low precision, fused, compiled) against the plain one, and the rules that choose."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import ROOT, missing
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sweeps.job import STATE, Job, checkpoints
+from sweeps.learner import Execution
+from sweeps.resources import Machine, processor_has_bfloat16, resolve_compiled, resolve_precision
+from sweeps.stages import Stage
+from sweeps.studies import Inputs, tables
+from sweeps.train import load_state, train_stage
+
+ROUNDING = {"total": 0.002, "term": 0.01, "psnr": 0.02}
+"""What another order of the same float32 operations may change in 50 steps: relative, of the sum and of each loss term,
+and in dB. Adam divides by the gradients' size, so that rounding errors grow from step to step."""
+LOW_PRECISION = {"total": 0.02, "term": 0.05, "psnr": 0.1}
+
+
+WAYS = {
+    "multi-task": ("fused", "bfloat16"),
+    # Compiling takes most of the time, and this row has the other's network too.
+    "loss-adversarial": ("fused", "bfloat16", "compiled", "fused+compiled+bfloat16"),
+}
+
+
+@pytest.fixture(scope="module")
+def curves(faces_folder, cache, tmp_path_factory):
+    """Losses of each step and the validation after 50 of them, by row and way."""
+    if not shutil.which("g++"):
+        missing("no C++ compiler, which PyTorch needs to compile networks for the processor")
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+    def run(row, ways):
+        command = [sys.executable, ROOT / "tests/sweeps/curves.py", row, faces_folder, cache, "plain", *ways]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **own}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return {row: run(row, ways) for row, ways in WAYS.items()}
+
+
+@pytest.mark.parametrize(("row", "way"), [(row, way) for row, ways in WAYS.items() for way in ways])
+def test_a_fast_way_has_the_curve_of_the_plain_one(curves, row, way):
+    plain, fast = curves[row]["plain"], curves[row][way]
+    tolerance = LOW_PRECISION if "bfloat16" in way else ROUNDING
+    for step, (wanted, got) in enumerate(zip(plain["losses"], fast["losses"], strict=True)):
+        assert wanted.keys() == got.keys()
+        for name in wanted:
+            allowed = tolerance["total" if name == "total" else "term"]
+            assert got[name] == pytest.approx(wanted[name], rel=allowed), (step, name)
+    assert fast["validation"]["psnr"] == pytest.approx(plain["validation"]["psnr"], abs=tolerance["psnr"])
+
+
+@pytest.mark.parametrize("row", ["multi-task", "loss-adversarial"])
+def test_each_switch_switches_something(curves, row):
+    """All ways start from the same weights and images; none ends with the bits of another."""
+    ways = curves[row]
+    firsts = [ways[way]["losses"][0]["content"] for way in ("plain", "fused", "bfloat16")]
+    assert firsts[0] == firsts[1] != firsts[2]
+    assert len({json.dumps(ways[way]["losses"]) for way in ("plain", "fused", "bfloat16")}) == 3
+
+
+@pytest.mark.parametrize("row", ["multi-task", "loss-adversarial"])
+def test_the_tolerance_is_well_below_what_training_changes(curves, row):
+    """A curve that stood still would not pass for one that was trained."""
+    first, last = (curves[row]["plain"]["losses"][step]["total"] for step in (0, -1))
+    assert abs(first - last) > 3 * LOW_PRECISION["total"] * first
+
+
+class Unread(TorchDispatchMode):
+    """Refuses what makes a processor wait for a GPU: reading a tensor's value, or making one of a Python number."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal"), name
+        return function(*args, **(kwargs or {}))
+
+
+def last_stage(study, row):
+    return next(each for each in study.rows if each.name == row).stages[0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_step_reads_a_value_back(tiny_config, tiny_data, cache, precision):
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="", caption="", precision=precision)
+    learner = last_stage(tables(inputs), "loss-adversarial").config.learner(seed=1, execution=Execution(), cache=cache)
+    learner.step()  # the optimisers make their moments
+    with Unread():
+        losses = learner.step()
+        with pytest.raises(AssertionError, match="_local_scalar_dense"):
+            float(losses["total"])
+
+
+def test_low_precision_stays_within_the_networks(tiny_config, tiny_data, cache):
+    """Weights, moments, losses and what is restored for an evaluation are float32."""
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="", caption="")
+    low, full = (tables(replace(inputs, precision=precision)) for precision in ("bfloat16", "float32"))
+    learner = last_stage(low, "loss-adversarial").config.learner(seed=1, execution=Execution(), cache=cache)
+    plain = last_stage(full, "loss-adversarial").config.learner(seed=1, execution=Execution(), cache=cache)
+    assert learner.evaluate(tiny_data.tests[0]).per_image == plain.evaluate(tiny_data.tests[0]).per_image
+    for value in learner.step().values():
+        assert value.dtype == torch.float32
+    for part in learner.state.values():
+        for tensor in tensors(part.state_dict()):
+            assert tensor.dtype in (torch.float32, torch.uint8, torch.int64)
+
+
+def tensors(state):
+    """All tensors of a nested state."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    for part in state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ():
+        yield from tensors(part)
+
+
+def test_stages_of_another_precision_are_other_stages(tiny_config, tiny_data):
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="", caption="")
+    trained = [
+        {stage.key for stage in tables(replace(inputs, precision=precision)).stages() if stage.steps}
+        for precision in ("float32", "bfloat16")
+    ]
+    assert len(trained[0]) == len(trained[1]) == 5
+    assert trained[0].isdisjoint(trained[1])
+
+
+class Stopped(BaseException):
+    """The end of the process."""
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, False), (False, True)])
+def test_a_resumed_stage_computes_as_it_is_told_now(tiny_study, settings, tmp_path, first, then):
+    """Not as the process did that wrote the checkpoint: that may have had another device."""
+    stage: Stage = replace(last_stage(tiny_study, "multi-task"), steps=4)
+    job = Job(stage=stage, tests=(), folder=tmp_path)
+
+    def stop(step, metrics, earlier):
+        if step == 2 and metrics and not checkpoints(tmp_path)[1:]:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_stage(job, replace(settings, execution=Execution(fused=first)), stop)
+    train_stage(job, replace(settings, execution=Execution(fused=then)), lambda *_: None)
+    groups = load_state(job.result / "model" / STATE)["state"]["optimiser"]["param_groups"]
+    assert [group["fused"] for group in groups] == [then]
+
+
+CPUINFO = """processor\t: 0
+model name\t: A processor
+flags\t\t: fpu vme {flag} avx2
+bugs\t\t: {bug}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "bug", "native"),
+    [
+        ("avx512_bf16", "", True),
+        ("amx_bf16", "", True),
+        ("avx512f", "", False),
+        ("avx512_bf16_of_tomorrow", "", False),
+        ("avx512f", "avx512_bf16", False),
+    ],
+)
+def test_a_processor_says_whether_it_computes_in_bfloat16(tmp_path, flag, bug, native):
+    file = tmp_path / "cpuinfo"
+    file.write_text(CPUINFO.format(flag=flag, bug=bug))
+    assert processor_has_bfloat16(file) == native
+    assert not processor_has_bfloat16(Path(tmp_path / "absent"))
+
+
+def test_the_processor_here_is_taken_for_what_pytorch_takes_it_for():
+    assert processor_has_bfloat16() == torch.cpu._is_avx512_bf16_supported()
+
+
+def test_what_was_asked_for_stands_and_auto_follows_the_hardware():
+    old, new = (Machine(cores=2, largest_node=2, gpus=1, gpu_bfloat16=native) for native in (False, True))
+    assert resolve_precision("auto", "cuda", old) == "float32"
+    assert resolve_precision("auto", "cuda", new) == "bfloat16"
+    assert resolve_precision("bfloat16", "cuda", old) == "bfloat16"
+    assert resolve_precision("float32", "cuda", new) == "float32"
+    assert resolve_precision("auto", "cpu", new) == ("bfloat16" if processor_has_bfloat16() else "float32")
+
+
+def test_networks_are_compiled_on_gpus_with_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [resolve_compiled(None, device) for device in ("cpu", "cuda")] == [False, False]
+    compiler = tmp_path / "gcc"
+    compiler.write_text("")
+    compiler.chmod(0o755)
+    assert [resolve_compiled(None, device) for device in ("cpu", "cuda")] == [False, True]
+    assert [resolve_compiled(asked, device) for asked, device in ((True, "cpu"), (False, "cuda"))] == [True, False]
