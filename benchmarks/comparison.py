@@ -14,9 +14,11 @@ from time import perf_counter
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from sweeps.provenance import git_state
+
+WIDTHS = (18, 18, 8, 17, 16, 9)
+"""Of the columns of a comparison's line: with the limit, and without an earlier ratio, 77 characters."""
 
 Way = Callable[[Path], Callable[[], None]]
 """Prepares an empty folder; what it returns is timed."""
@@ -108,27 +110,33 @@ def _processor() -> str:
 
 
 def show(groups: Mapping[str, Sequence[Comparison]], console: Console, earlier: Mapping[str, Sequence[float]]) -> None:
-    """One table: medians over repeats, of the ratio the smallest and the largest too; `earlier` ratios by name."""
-    table = Table(title="Benchmarks", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else [])):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
+    """A name and a line of numbers for each: medians over repeats, of the ratio the smallest and the largest too; last
+    the median of its `earlier` ratios. Below, what breaks its limit and what became worse."""
+    columns = ("ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else []))
+    console.print(_line(columns), style="bold", highlight=False)
     for group, comparisons in groups.items():
-        table.add_row(f"[bold]{group}[/]")
+        console.print(f"\n{group}", style="bold", highlight=False)
         for each in comparisons:
+            style = "red" if each.broken else ""
+            console.print(each.name, style=style, highlight=False, markup=False, soft_wrap=True)
             before = [f"{median(earlier[each.name]):.3g}"] if earlier.get(each.name) else []
-            table.add_row(*_cells(each), *before, style="red" if each.broken else "")
-    console.print(table, highlight=False)
-    console.print(", ".join(f"{name} {value}" for name, value in machine().items()), highlight=False)
+            cells = [each.missing] if each.missing else [*_cells(each), *before]
+            console.print(_line(cells), style=style or "cyan", highlight=False, soft_wrap=True)
+    console.print("\n" + ", ".join(f"{name} {value}" for name, value in machine().items()), highlight=False)
     for each in chain.from_iterable(groups.values()):
         if each.broken:
             console.print(each.broken, style="red", highlight=False, soft_wrap=True)
         if each.worse_than(earlier.get(each.name, ())):
-            console.print(f"{each.name}: worse than before in each repeat", style="yellow", highlight=False)
+            console.print(
+                f"{each.name}: worse than before in each repeat", style="yellow", highlight=False, soft_wrap=True
+            )
 
 
-def _cells(each: Comparison) -> tuple[str, ...]:
-    if each.missing:
-        return (each.name, each.missing)
+def _line(cells: Sequence[str]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
+
+
+def _cells(each: Comparison) -> Sequence[str]:
     ratios = each.ratios
     limits = [
         *([] if each.limit is None else [f"< {each.limit:g}"]),
@@ -136,7 +144,6 @@ def _cells(each: Comparison) -> tuple[str, ...]:
         *([] if each.most is None else [f"ours < {each.most:g} {each.unit}"]),
     ]
     return (
-        each.name,
         _amount(median(each.ours), each.unit),
         _amount(median(each.theirs), each.unit),
         f"{median(ratios):.3g}",

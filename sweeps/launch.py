@@ -346,6 +346,8 @@ class Launch:
         def say(line: str) -> None:
             self.console.print(line, highlight=False, soft_wrap=True)
 
+        compiled = ", compiled" if self.execution.compiled else ""
+        say(f"Training        {self.precision} on {self.device}{compiled}")
         say(f"MLflow store    {escape(cli.without_password(uri))}")
         if uri == cli.own_store(runs):
             elsewhere = "" if runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(runs))}"

@@ -10,10 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import comparison, idle, quick_preset
+from benchmarks import comparison, gpu, idle, memory, quick_preset, rates, steps
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
+from sweeps.deblurring.learner import TrainingLearner
 from sweeps.job import Job, Settings
+from sweeps.learner import Execution
 from sweeps.presets import quick
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
@@ -170,3 +172,63 @@ def test_processor_time_is_summed_over_all_processes_below():
         own = [float(process.stdout.readline()) for _ in range(3)]  # they wait, and use nothing more
         assert quick_preset.cpu_seconds(process.pid) == pytest.approx(sum(own), abs=0.2)
         process.stdin.close()
+
+
+def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp_path):
+    """Of one scale, in closed form: forward, gradients of all weights, and of all inputs but the blurred image."""
+    inputs, cache = tiny_inputs
+    stage = next(row for row in tables(inputs).rows if row.name == "scales-1").stages[0]
+    learner = stage.config.learner(seed=1, execution=Execution(), cache=cache)
+    generator, side = inputs.config.generator, inputs.config.data.image_size
+    width, blocks = generator.width, generator.blocks
+    head, body, tail = 11**2 * 6 * width, 5**2 * width**2 * (2 + 2 * blocks + 2), 5**2 * width * 3
+    additions_too = 2 * side**2 * inputs.config.batch_size
+    assert rates.flops(learner.step) == additions_too * (3 * (head + body + tail) - head)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_each_of_its_rows_says_so(tmp_path):
+    comparisons = gpu.compare(repeats=5, folder=tmp_path)
+    assert {each.missing for each in comparisons} == {"no GPU"}
+    names = [each.name for each in comparisons]
+    assert len(set(names)) == len(names) == 5 * 3 + 1 + 2
+    assert any("+adversarial" in name for name in names)
+    assert any("200,000 iterations" in name for name in names)
+
+
+def test_the_schedule_takes_its_stages_one_after_another(tiny_inputs):
+    inputs, _ = tiny_inputs
+    last = tables(inputs).stages()[-1]
+    lengths = [stage.steps for stage in last.chain()]
+    assert lengths == [2, 1, 1]
+    times = {
+        stage.key: gpu.Times(step=(3600.0 * 10**power, 7200.0 * 10**power)) for power, stage in enumerate(last.chain())
+    }
+    assert gpu._schedule(last, times).ours == (112.0, 224.0)
+
+
+def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path, monkeypatch):
+    """As the system counts: what only one process has does not grow with the faces, which are 79 MB or 12 kB."""
+
+    def private(faces):
+        monkeypatch.setattr(memory, "FACES", faces)
+        stage = memory._stage(quick().config, tmp_path)
+        with memory.Holder(stage, tmp_path) as holder, memory.Holder(stage, tmp_path):
+            return holder.megabytes(*memory.PRIVATE), holder.megabytes("Rss")
+
+    (few, read_few), (many, read_many) = private(1), private(6464)
+    assert read_many - read_few > 70
+    assert many - few < 8
+
+
+def test_the_plain_way_trains_the_same(tiny_inputs):
+    """The images that SciPy blurs have the blur of ours, and its losses begin where ours do."""
+    inputs, cache = tiny_inputs
+    stage = steps.config_of(next(row for row in tables(inputs).rows if row.name == "multi-task").stages[0])
+    ours = TrainingLearner(stage, seed=1, execution=Execution(), cache=cache)
+    plain = steps.PlainLearner(stage, seed=1, execution=Execution(fused=False), cache=cache)
+    blurred, sharp = plain.draw()
+    assert blurred.shape == sharp.shape == ours.draw()[0].shape
+    assert blurred.dtype == sharp.dtype == torch.float32
+    restored, expected = (each.losses(blurred, sharp)[0]["total"].item() for each in (ours, plain))
+    assert restored == pytest.approx(expected, rel=1e-4)
