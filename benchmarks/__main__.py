@@ -5,9 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+import torch
 from rich.console import Console
 
-from benchmarks.comparison import Comparison, read, show, write
+from benchmarks.comparison import Comparison, machine, read, show, write
 from sweeps import cli
 
 BENCHMARKS = {
@@ -27,7 +28,11 @@ ON_REQUEST = ("memory",)
 """Takes four times the memory of a trial of the paper's preset, and minutes."""
 
 
-@click.command(name="benchmarks")
+@click.command(
+    name="benchmarks",
+    help=f"Run the benchmarks named ({', '.join(BENCHMARKS)}; default: all but {', '.join(ON_REQUEST)}). "
+    "Exit code 1: a limit is broken.",
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="The table shows their median.")
 @click.option(
@@ -43,20 +48,31 @@ ON_REQUEST = ("memory",)
     help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named.",
 )
 def main(names: tuple[str, ...], repeats: int, out: Path, against: Path | None) -> int:
-    """Run the benchmarks named (steps, at-once, data, metrics, inference, gpu, overhead, quick-preset, report, memory;
-    default: all but memory). Exit code 1: a limit is broken."""
+    """Run benchmarks; what was measured is written after each of them."""
     default = [name for name in BENCHMARKS if name not in ON_REQUEST]
     modules = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or default}
     earlier = read(against) if against else {}
+    here, threads = machine(), torch.get_num_threads()
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
-        compare = import_module(f"benchmarks.{module}").compare
-        with TemporaryDirectory(prefix=f"{name}-") as folder:
-            groups[name] = compare(repeats=repeats, folder=Path(folder))
-    show(groups, Console(), earlier)
-    write(groups, out)
+        click.echo(f"{name} …", err=True)
+        groups[name] = _measure(name, module, repeats)
+        torch.set_num_threads(threads)
+        write(groups, out, on=here)
+    show(groups, Console(), on=here, earlier=earlier)
     click.echo(f"wrote {out}")
     return int(any(each.broken for comparisons in groups.values() for each in comparisons))
+
+
+def _measure(name: str, module: str, repeats: int) -> list[Comparison]:
+    """The comparisons of a benchmark; where it can't run, the reason in their place."""
+    with TemporaryDirectory(prefix=f"{name}-") as folder:
+        try:
+            compare = import_module(f"benchmarks.{module}").compare
+            comparisons: list[Comparison] = compare(repeats=repeats, folder=Path(folder))
+        except (ImportError, RuntimeError) as error:
+            return [Comparison(name=name, missing=" ".join(str(error).split())[:200])]
+    return comparisons
 
 
 if __name__ == "__main__":

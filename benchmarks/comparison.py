@@ -11,13 +11,14 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 
 import torch
 from rich.console import Console
 
 from sweeps.provenance import git_state
 
-WIDTHS = (18, 18, 8, 17, 16, 9)
+WIDTHS = (17, 17, 7, 17, 15, 8)
 """Of the columns of a comparison's line: with the limit, and without an earlier ratio, 77 characters."""
 
 Way = Callable[[Path], Callable[[], None]]
@@ -30,7 +31,8 @@ class Comparison:
     stages. Of a rate, a unit that ends with "/s", more is better; of all else less.
 
     The median of the repeats' ratios must be below `limit` and no lower than `least`, that of ours below `most`; None
-    where there is no such limit. `missing` says why there are no numbers.
+    where there is no such limit. `missing` says why there are no numbers; `detail` is for the reader, and may
+    differ from run to run.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Comparison:
     least: float | None = None
     most: float | None = None
     missing: str = ""
+    detail: str = ""
 
     @property
     def ratios(self) -> list[float]:
@@ -109,7 +112,13 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def show(groups: Mapping[str, Sequence[Comparison]], console: Console, earlier: Mapping[str, Sequence[float]]) -> None:
+def show(
+    groups: Mapping[str, Sequence[Comparison]],
+    console: Console,
+    *,
+    on: Mapping[str, object],
+    earlier: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> None:
     """A name and a line of numbers for each: medians over repeats, of the ratio the smallest and the largest too; last
     the median of its `earlier` ratios. Below, what breaks its limit and what became worse."""
     columns = ("ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else []))
@@ -118,11 +127,12 @@ def show(groups: Mapping[str, Sequence[Comparison]], console: Console, earlier: 
         console.print(f"\n{group}", style="bold", highlight=False)
         for each in comparisons:
             style = "red" if each.broken else ""
-            console.print(each.name, style=style, highlight=False, markup=False, soft_wrap=True)
-            before = [f"{median(earlier[each.name]):.3g}"] if earlier.get(each.name) else []
+            title = f"{each.name} ({each.detail})" if each.detail else each.name
+            console.print(title, style=style, highlight=False, markup=False, soft_wrap=True)
+            before = [f"{median(earlier[each.name]):.3g}" if earlier.get(each.name) else "–"] if earlier else []
             cells = [each.missing] if each.missing else [*_cells(each), *before]
             console.print(_line(cells), style=style or "cyan", highlight=False, soft_wrap=True)
-    console.print("\n" + ", ".join(f"{name} {value}" for name, value in machine().items()), highlight=False)
+    console.print("\n" + ", ".join(f"{name} {value}" for name, value in on.items()), highlight=False)
     for each in chain.from_iterable(groups.values()):
         if each.broken:
             console.print(each.broken, style="red", highlight=False, soft_wrap=True)
@@ -133,7 +143,7 @@ def show(groups: Mapping[str, Sequence[Comparison]], console: Console, earlier: 
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
+    return " ".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
 
 
 def _cells(each: Comparison) -> Sequence[str]:
@@ -158,10 +168,10 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def write(groups: Mapping[str, Sequence[Comparison]], path: Path) -> None:
+def write(groups: Mapping[str, Sequence[Comparison]], path: Path, *, on: Mapping[str, object]) -> None:
     """The same as JSON, with the numbers of each repeat."""
     content = {
-        "machine": machine(),
+        "machine": dict(on),
         "benchmarks": {
             group: [
                 {**asdict(each), **({} if each.missing else {"ratio": median(each.ratios), "ratios": each.ratios})}

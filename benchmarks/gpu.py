@@ -1,6 +1,6 @@
 """The paper's preset on a GPU: its steps, the schedule that they make, and images restored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.comparison import Comparison
 from benchmarks.inference import BATCHES, SIDE, restorer
+from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, PRODUCT, best_product, flops, seconds_each
-from benchmarks.steps import config_of, made_up_stages
+from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
 from sweeps.presets import paper
-from sweeps.resources import resolve_compiled, this_machine
+from sweeps.resources import this_machine
 from sweeps.stages import Stage
 
 OF_THE_BEST = 0.5
@@ -26,19 +27,22 @@ HOURS = 1.0
 PUBLISHED = 0.02
 """Seconds to restore an image (the paper's Table 4)."""
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
-"""Calls in which the processor waits for the GPU."""
+"""NVIDIA's names of calls in which the processor waits for the GPU."""
 PROFILED = 20
 """Steps."""
+FACES = 6464
+"""To draw batches from: the paper's."""
 TIMED = 1.0
 """Seconds for which each action is done again in each repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Of a stage: seconds of steps and of making their batches, GFLOP/s of steps and of the best product, one of each
-    per repeat; and the waits in a step. Empty where there is no GPU."""
+    """Of a stage, one of each per repeat, and none where there is no GPU: seconds of steps, of steps with compiled
+    networks and of making a batch; GFLOP/s of steps and of the best product; and the waits in a step."""
 
     step: tuple[float, ...] = ()
+    compiled: tuple[float, ...] = ()
     batch: tuple[float, ...] = ()
     rate: tuple[float, ...] = ()
     best: tuple[float, ...] = ()
@@ -47,9 +51,9 @@ class Times:
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     """Rates, shares, waits and hours; where there is no GPU, what would be measured."""
-    stages = made_up_stages(paper().config, folder, device="cuda", machine=this_machine())
-    present = torch.cuda.is_available()
-    times = {stage.key: _time(stage, repeats, folder) if present else Times() for stage in stages}
+    present, machine = torch.cuda.is_available(), this_machine()
+    stages = made_up_stages(paper().config, folder, faces=FACES if present else 2, device="cuda", machine=machine)
+    times = {stage.key: _time(config_of(stage), repeats, folder) if present else Times() for stage in stages}
     comparisons = [
         *(each for stage in stages for each in _of_stage(stage.name, times[stage.key])),
         _schedule(stages[-1], times),
@@ -58,37 +62,39 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     return comparisons if present else [replace(each, missing="no GPU") for each in comparisons]
 
 
-def _time(stage: Stage, repeats: int, cache: Path) -> Times:
-    config = config_of(stage)
-    execution = Execution(device="cuda", compiled=resolve_compiled(None, "cuda"))
-    learner = TrainingLearner(config, seed=1, execution=execution, cache=cache)
-    # Counted without the compiler, which hides the operations.
-    plain = TrainingLearner(config, seed=1, execution=Execution(device="cuda"), cache=cache)
-    operations = flops(plain.step)
-    del plain
+def _time(config: TrainingStage, repeats: int, cache: Path) -> Times:
+    ways = [Execution(device="cuda", compiled=compiled) for compiled in (False, True)]
+    eager, compiled = (TrainingLearner(config, seed=1, execution=way, cache=cache) for way in ways)
+    operations = flops(eager.step)
     for _ in range(3):
-        learner.step()
-    waits = float(_waits(learner)) / PROFILED
-    step, batch, best = [], [], []
+        eager.step()
+        compiled.step()
+    step, fast, batch, best, waits = [], [], [], [], []
     for _ in range(repeats):
         best.append(best_product(config.precision))
-        step.append(seconds_each(learner.step, at_least=TIMED))
-        batch.append(seconds_each(learner.draw, at_least=TIMED / 10))
-    del learner
+        step.append(seconds_each(eager.step, at_least=TIMED))
+        fast.append(seconds_each(compiled.step, at_least=TIMED))
+        batch.append(seconds_each(eager.draw, at_least=TIMED / 10))
+        waits.append((_waits(eager.step) - _waits(lambda: None)) / PROFILED)
+    del eager, compiled
     torch.cuda.empty_cache()
-    rates = tuple(operations / seconds / GIGA for seconds in step)
-    return Times(step=tuple(step), batch=tuple(batch), rate=rates, best=tuple(best), waits=(waits,) * repeats)
+    return Times(
+        step=tuple(step),
+        compiled=tuple(fast),
+        batch=tuple(batch),
+        rate=tuple(operations / seconds / GIGA for seconds in step),
+        best=tuple(best),
+        waits=tuple(waits),
+    )
 
 
-def _waits(learner: TrainingLearner) -> int:
-    """How often the processor waits for the GPU in some steps, as a profile shows."""
+def _waits(action: Callable[[], object]) -> int:
+    """How often the processor waits for the GPU while it does something some times, and while the profile ends."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         for _ in range(PROFILED):
-            learner.step()
-    # The profile's own end waits once.
-    counted = sum(each.count for each in profiled.key_averages() if each.key in WAITS)
-    return max(0, counted - 1)
+            action()
+    return sum(each.count for each in profiled.key_averages() if each.key in WAITS)
 
 
 def _of_stage(name: str, times: Times) -> Sequence[Comparison]:
@@ -100,11 +106,12 @@ def _of_stage(name: str, times: Times) -> Sequence[Comparison]:
             unit="GFLOP/s",
             least=OF_THE_BEST,
         ),
+        Comparison(name=f"{name} step compiled, against not compiled", ours=times.compiled, theirs=times.step),
         Comparison(
             name=f"{name}, making the batch, against the step", ours=times.batch, theirs=times.step, limit=OF_A_STEP
         ),
         Comparison(
-            name=f"{name}, waits for the GPU in a step, against steps",
+            name=f"{name}, waits for the GPU in a step, against one",
             ours=times.waits,
             theirs=(1.0,) * len(times.waits),
             unit="waits",

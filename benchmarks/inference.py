@@ -1,6 +1,7 @@
-"""Restoring images of 128x128 pixels, one by one and 64 at a time, on all cores: as `evaluate` does, and plainly."""
+"""Restoring images of 128x128 pixels, one by one and 64 at a time, on all cores: as an evaluation does, and plainly."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.comparison import Comparison
 from benchmarks.rates import seconds_each
-from model_zoo.generator import Generator
+from sweeps.deblurring.learner import build_generator
 from sweeps.presets import PRESETS
 
 SIDE = 128
@@ -16,6 +17,7 @@ BATCHES = (1, 64)
 CASES = (("quick", 1), ("quick", 64), ("paper", 1))
 """Preset whose network restores, and batch; 64 images by the paper's network take two cores half a minute."""
 TIMED = 0.5
+"""Seconds for which each is done again in each repeat."""
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
@@ -24,24 +26,26 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 
 def _compare(preset: str, batch: int, repeats: int) -> Comparison:
-    fast = restorer(preset, device="cpu", channels_last=True)
-    plain = restorer(preset, device="cpu", channels_last=False)
     images = torch.rand(batch, 3, SIDE, SIDE)
-    fast(images)
-    pairs = [
-        (seconds_each(lambda: fast(images), at_least=TIMED), seconds_each(lambda: plain(images), at_least=TIMED))
-        for _ in range(repeats)
+    ways = [
+        partial(restorer(preset, device="cpu", channels_last=channels_last), images) for channels_last in (True, False)
     ]
+    seconds: list[list[float]] = [[], []]
+    for way in ways:
+        way()
+    for repeat in range(repeats):
+        for turn in (repeat % 2, 1 - repeat % 2):
+            seconds[turn].append(seconds_each(ways[turn], at_least=TIMED) / batch)
     return Comparison(
         name=f"{preset} preset's network: an image of {SIDE}×{SIDE} in a batch of {batch}, against NCHW and no_grad",
-        ours=tuple(ours / batch for ours, _ in pairs),
-        theirs=tuple(theirs / batch for _, theirs in pairs),
+        ours=tuple(seconds[0]),
+        theirs=tuple(seconds[1]),
     )
 
 
 def restorer(preset: str, *, device: str, channels_last: bool) -> Callable[[Tensor], Tensor]:
-    """An untrained network's call, in float32."""
-    generator = Generator(width=PRESETS[preset]().config.generator.width).to(device).eval()
+    """The call of a preset's network, untrained and in float32."""
+    generator = build_generator(PRESETS[preset]().config.generator).to(device).eval()
     if not channels_last:
         return torch.no_grad()(generator)
     return torch.inference_mode()(generator.to(memory_format=torch.channels_last))

@@ -34,7 +34,7 @@ from sweeps.estimate import Estimate, estimate
 from sweeps.learner import Execution
 from sweeps.measure import measure_all
 from sweeps.presets import quick
-from sweeps.resources import resolve_precision, this_machine
+from sweeps.resources import best_precision, this_machine
 from sweeps.stages import Study
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
@@ -74,7 +74,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         faces, config.data.test_faces + config.data.validation_faces + SPARE_FACES, size=config.data.image_size
     )
     data = stand_in_data(config.data, {}, config.backbone, cache)
-    precision = resolve_precision("auto", "cpu", this_machine())
+    precision = best_precision("cpu", this_machine())
     inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision)
     study = tables(inputs)
     ways: dict[str, Way] = {

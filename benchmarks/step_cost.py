@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
-from benchmarks.steps import config_of, made_up_stages
 from sweeps import cli
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -49,7 +49,7 @@ class Point:
 def measure(field: str, value: int, cache: Path) -> Point:
     """Time the step of a multi-task content stage."""
     config = apply_overrides(quick().config, [f"{field}={value}"])
-    stages = made_up_stages(config, cache, device="cpu", machine=this_machine())
+    stages = made_up_stages(config, cache, faces=2, device="cpu", machine=this_machine())
     stage = config_of(next(each for each in stages if each.name == "multi-task · content"))
     if field == "generator.scales":  # which the study's rows decide
         stage = replace(stage, generator=replace(stage.generator, scales=value))

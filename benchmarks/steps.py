@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.comparison import Comparison
+from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
 from benchmarks.usual_ways import convolved
-from sweeps.deblurring.config import DeblurConfig, TrainingStage
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
 from sweeps.presets import quick
-from sweeps.resources import Machine, resolve_precision, this_machine
+from sweeps.resources import this_machine
 from sweeps.stages import Stage
-from sweeps.stand_in import stand_in_data
-from sweeps.studies import Inputs, tables
 
 N = TypeVar("N", bound=torch.nn.Module)
 
@@ -27,6 +25,8 @@ OF_THE_BEST = 0.6
 """What a content step's rate must be of the best convolution's."""
 OF_A_STEP = 0.05
 """What making the batch may take of a content step."""
+FACES = 849
+"""To draw batches from, as many as the default's."""
 TIMED = 0.25
 """Seconds for which each action is done again in each repeat."""
 
@@ -48,31 +48,11 @@ class PlainLearner(TrainingLearner):
         return torch.from_numpy(blurred), torch.from_numpy(sharp)
 
 
-def made_up_stages(config: DeblurConfig, cache: Path, *, device: str, machine: Machine) -> list[Stage]:
-    """The trained stages of Tables 1 and 2 on made-up data, which are written to `cache`, in the precision that a sweep
-    would choose."""
-    cache.mkdir(parents=True, exist_ok=True)
-    data = stand_in_data(config.data, {}, config.backbone, cache)
-    precision = resolve_precision("auto", device, machine)
-    study = tables(Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision))
-    return [stage for stage in study.stages() if stage.steps]
-
-
-def config_of(stage: Stage) -> TrainingStage:
-    """The stage's config, which is a training stage's."""
-    assert isinstance(stage.config, TrainingStage)
-    return stage.config
-
-
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     """Rates, shares of making the batch, and seconds against plain PyTorch, for each kind of stage."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        stages = made_up_stages(quick().config, folder, device="cpu", machine=this_machine())
-        return [each for stage in stages for each in _compare(stage, repeats=repeats, cache=folder)]
-    finally:
-        torch.set_num_threads(threads)
+    stages = made_up_stages(quick().config, folder, faces=FACES, device="cpu", machine=this_machine())
+    return [each for stage in stages for each in _compare(stage, repeats=repeats, cache=folder)]
 
 
 def _compare(stage: Stage, *, repeats: int, cache: Path) -> Sequence[Comparison]:
@@ -96,10 +76,10 @@ def _compare(stage: Stage, *, repeats: int, cache: Path) -> Sequence[Comparison]
         usual.append(seconds_each(plain.step, at_least=TIMED))
     name = stage.name
     content = "content" in name
-    shape = max(set(shapes), key=shapes.count)
     return (
         Comparison(
-            name=f"{name} step, against the best convolution ({shape}, {config.precision})",
+            name=f"{name} step, against the best convolution",
+            detail=f"{config.precision}, {' or '.join(sorted(set(shapes)))}",
             ours=tuple(operations / seconds / GIGA for seconds in step),
             theirs=tuple(best),
             unit="GFLOP/s",
@@ -112,7 +92,8 @@ def _compare(stage: Stage, *, repeats: int, cache: Path) -> Sequence[Comparison]
             limit=OF_A_STEP if content else None,
         ),
         Comparison(
-            name=f"{name} step, against plain PyTorch (float32, NCHW, batch by SciPy)",
+            name=f"{name} step, against plain PyTorch",
+            detail="float32, NCHW, batch by SciPy",
             ours=tuple(step),
             theirs=tuple(usual),
         ),

@@ -4,6 +4,7 @@ Images are (B, C, H, W) float, data range 1, and are taken as they are: clipping
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch import Tensor
 _SIGMA = 1.5
 _RADIUS = 5
 _C1, _C2 = 0.01**2, 0.03**2
+# Numbers of the images whose SSIM a CPU takes at once, 8 RGB images of 128x128: the moments of more leave its cache,
+# and their memory is taken anew each time.
+_AT_ONCE = 8 * 3 * 128 * 128
 
 
 def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -21,7 +25,7 @@ def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
     Raises ValueError for shapes that differ.
     """
     _check_pair(restored, sharp)
-    return -10 * (restored - sharp).square().mean(dim=(1, 2, 3)).log10()
+    return -10 * (restored - sharp).square_().mean(dim=(1, 2, 3)).log10()
 
 
 def aligned_psnr(restored: Tensor, sharp: Tensor, *, max_shift: int) -> Tensor:
@@ -73,12 +77,18 @@ def ssim3d(restored: Tensor, sharp: Tensor) -> Tensor:
 
 
 def _ssim(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Tensor:
-    moments = smooth(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
-    mean_x, mean_y, square_x, square_y, product = moments
-    variances = square_x - mean_x.square() + square_y - mean_y.square()
-    covariance = product - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
-    return (luminance * (2 * covariance + _C2) / (variances + _C2)).mean(dim=(1, 2, 3))
+    at_once = max(1, _AT_ONCE // x.shape[1:].numel()) if x.device.type == "cpu" else len(x)
+    parts = zip(x.split(at_once), y.split(at_once), strict=True)
+    return torch.cat([_similarity(*part, smooth).mean(dim=(1, 2, 3)) for part in parts])
+
+
+def _similarity(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Tensor:
+    """SSIM at each pixel, (B, C, H, W)."""
+    # Of the two variances only their sum matters, so that four moments do.
+    mean_x, mean_y, squares, product = (smooth(moment) for moment in (x, y, x * x + y * y, x * y))
+    means, square_means = mean_x * mean_y, mean_x.square() + mean_y.square()
+    luminance = (2 * means + _C1) / (square_means + _C1)
+    return luminance * (2 * (product - means) + _C2) / (squares - square_means + _C2)
 
 
 def _smooth_plane(images: Tensor) -> Tensor:
@@ -92,13 +102,18 @@ def _smooth_volume(images: Tensor) -> Tensor:
 
     Replicated, the few channels make the 11-tap channel filter a C x C matrix.
     """
-    channels = images.shape[1]
-    position = torch.arange(channels)[:, None] + torch.arange(-_RADIUS, _RADIUS + 1)
-    replicated = F.one_hot(position.clamp(0, channels - 1), channels)
-    mixing = (replicated * torch.tensor(_window())[:, None]).sum(dim=1).to(images)
+    mixing = images.new_tensor(_mixing(images.shape[1]))
     # Not a matrix product, for the reason given in _smooth.
     mixed = (mixing[:, :, None, None] * images[:, None]).sum(dim=2)
     return _smooth_plane(mixed)
+
+
+@cache
+def _mixing(channels: int) -> tuple[tuple[float, ...], ...]:
+    position = torch.arange(channels)[:, None] + torch.arange(-_RADIUS, _RADIUS + 1)
+    replicated = F.one_hot(position.clamp(0, channels - 1), channels)
+    mixing = (replicated * torch.tensor(_window())[:, None]).sum(dim=1)
+    return tuple(tuple(row) for row in mixing.tolist())
 
 
 def _smooth(images: Tensor, *, dim: int) -> Tensor:
@@ -108,18 +123,19 @@ def _smooth(images: Tensor, *, dim: int) -> Tensor:
     small differences of large moments. It is also several times faster than a single-channel convolution on a
     CPU.
     """
-    first, *rest = _window()
-    length = images.shape[dim] - 2 * _RADIUS
-    smoothed = first * images.narrow(dim, 0, length)
-    for offset, weight in enumerate(rest, start=1):
-        smoothed.add_(images.narrow(dim, offset, length), alpha=weight)
+    window = _window()
+    first, *rest = images.unfold(dim, len(window), 1).unbind(-1)
+    smoothed = window[0] * first
+    for shifted, weight in zip(rest, window[1:], strict=True):
+        smoothed.add_(shifted, alpha=weight)
     return smoothed
 
 
-def _window() -> list[float]:
+@cache
+def _window() -> tuple[float, ...]:
     offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-offsets.square() / (2 * _SIGMA**2))
-    return [float(weight) for weight in weights / weights.sum()]
+    return tuple((weights / weights.sum()).tolist())
 
 
 def _crop(images: Tensor, top: int, left: int, height: int, width: int) -> Tensor:

@@ -66,8 +66,9 @@ _OPTIONS = (
     click.option(
         "--compile/--no-compile",
         "compiled",
-        default=None,
-        help="Whether PyTorch compiles the networks. Default: on a GPU, where there is a C compiler.",
+        default=False,
+        show_default=True,
+        help="Whether PyTorch compiles the networks, which takes a C++ compiler and, in each stage, a minute.",
     ),
     click.option(
         "--fused/--no-fused", default=True, show_default=True, help="Whether optimisers update in one fused call."

@@ -41,9 +41,8 @@ from sweeps.provenance import Provenance, code_digest, git_state, versions
 from sweeps.resources import (
     Machine,
     Resources,
-    resolve_compiled,
+    best_precision,
     resolve_device,
-    resolve_precision,
     share_out,
     this_machine,
 )
@@ -78,7 +77,7 @@ class Request:
     address: str | None
     device: str
     precision: Literal["auto", "float32", "bfloat16"]
-    compiled: bool | None
+    compiled: bool
     fused: bool
     cpus_per_trial: int | None
     gpus_per_trial: float | None
@@ -212,13 +211,14 @@ class Launch:
     @cached_property
     def precision(self) -> Precision:
         """The same for all stages, wherever they are trained: it is part of their keys."""
-        return resolve_precision(self.request.precision, self.device, self.machine)
+        if self.request.precision != "auto":
+            return self.request.precision
+        return best_precision(self.device, self.machine)
 
     @cached_property
     def execution(self) -> Execution:
         """How trials compute."""
-        compiled = resolve_compiled(self.request.compiled, self.device)
-        return Execution(device=self.device, fused=self.request.fused, compiled=compiled)
+        return Execution(device=self.device, fused=self.request.fused, compiled=self.request.compiled)
 
     def resources(self, wanted: int) -> Resources:
         """A trial's share where `wanted` can run at once."""

@@ -53,15 +53,14 @@ def measure(stage: Stage, *, test: Test, execution: Execution, cache: Path, cloc
     images) to a fifth too short (large ones).
     """
     learner = _learner(stage.config, stage, execution, cache)
-    device = execution.device
     seconds_per_step = 0.0
     if stage.steps:
         smaller, factor = stage.config.smaller()
-        seconds_per_step = factor * _time(_learner(smaller, stage, execution, cache).step, device, clock)
+        seconds_per_step = factor * _time(_learner(smaller, stage, execution, cache).step, execution, clock)
         if factor != 1 and seconds_per_step <= AFFORDABLE:
-            seconds_per_step = _time(learner.step, device, clock)
+            seconds_per_step = _time(learner.step, execution, clock)
     evaluations: list[Evaluation] = []
-    seconds_per_test = _time(lambda: evaluations.append(learner.evaluate(test)), device, clock)
+    seconds_per_test = _time(lambda: evaluations.append(learner.evaluate(test)), execution, clock)
     images = len(next(iter(evaluations[0].per_image.values())))
     checkpoint, kept = _sizes(learner)
     return Cost(
@@ -101,18 +100,18 @@ def _learner(config: Config, stage: Stage, execution: Execution, cache: Path) ->
     return config.learner(seed=stage.seed, execution=execution, cache=cache)
 
 
-def _time(action: Callable[[], object], device: str, clock: Clock) -> float:
+def _time(action: Callable[[], object], execution: Execution, clock: Clock) -> float:
     """Median seconds of an action. The first time is a warm-up, unless it takes so long that it has to do."""
 
     def once() -> float:
         start = clock()
         action()
-        if device == "cuda":
+        if execution.device == "cuda":
             torch.cuda.synchronize()
         return clock() - start
 
-    if device == "cuda":
-        once()  # loads libraries, compiles, for seconds
+    if execution.device == "cuda" or execution.compiled:
+        once()  # loads libraries or compiles, for seconds
     first = once()
     times: list[float] = []
     while first < ENOUGH and len(times) < REPEATS and sum(times) < ENOUGH:

@@ -1,7 +1,6 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +29,28 @@ class Machine:
     """Cores of the node that has most of them: a trial runs on one node."""
     gpus: int
     gpu_memory: int | None = None
+    cpu_bfloat16: bool = False
     gpu_bfloat16: bool = True
-    """Whether the GPUs compute in bfloat16: NVIDIA's do from Ampere on, and of a cluster's it is taken for granted."""
+    """Of a cluster the defaults: its processors may differ, and its GPUs are taken to be Amperes or later."""
 
 
 def this_machine() -> Machine:
     """The cores and GPUs that this process may use."""
     cores = len(os.sched_getaffinity(0))
     if not may_have_gpus():
-        return Machine(cores=cores, largest_node=cores, gpus=0)
+        return Machine(cores=cores, largest_node=cores, gpus=0, cpu_bfloat16=processor_has_bfloat16())
     import torch
 
     gpus = torch.cuda.device_count()
     memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
-    bfloat16 = bool(gpus) and (torch.version.hip is not None or torch.cuda.get_device_capability(0) >= (8, 0))
-    return Machine(cores=cores, largest_node=cores, gpus=gpus, gpu_memory=memory, gpu_bfloat16=bfloat16)
+    return Machine(
+        cores=cores,
+        largest_node=cores,
+        gpus=gpus,
+        gpu_memory=memory,
+        cpu_bfloat16=processor_has_bfloat16(),
+        gpu_bfloat16=bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False),
+    )
 
 
 def may_have_gpus(root: Path = Path("/")) -> bool:
@@ -83,17 +89,13 @@ def resolve_device(name: str, machine: Machine) -> str:
     return name
 
 
-def resolve_precision(
-    name: Literal["auto", "float32", "bfloat16"], device: str, machine: Machine
-) -> Literal["float32", "bfloat16"]:
-    """The precision a person means: "auto" is bfloat16 wherever it is computed by circuits of its own.
+def best_precision(device: str, machine: Machine) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where what trains has circuits for it.
 
     By what the hardware says and not by timing, which could turn out otherwise tomorrow: the precision is part of a
     stage's key.
     """
-    if name != "auto":
-        return name
-    native = machine.gpu_bfloat16 if device == "cuda" else processor_has_bfloat16()
+    native = machine.gpu_bfloat16 if device == "cuda" else machine.cpu_bfloat16
     return "bfloat16" if native else "float32"
 
 
@@ -105,16 +107,6 @@ def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return not BFLOAT16_FLAGS.isdisjoint(flags)
-
-
-def resolve_compiled(asked: bool | None, device: str) -> bool:
-    """Whether networks are compiled: as asked, else on GPUs where the kernels' launchers can be built.
-
-    On a processor it takes a minute a stage and makes no step shorter (docs/performance.md).
-    """
-    if asked is not None:
-        return asked
-    return device == "cuda" and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def share_out(wanted: int, machine: Machine, *, device: str, cpus: int | None, gpus: float | None) -> Resources:

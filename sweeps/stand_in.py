@@ -19,22 +19,34 @@ from sweeps.deblurring.data import DEFAULT_TEST, TEST_KERNELS, TEST_NOISE, TRAIN
 FACES = 2
 
 
-def stand_in_data(config: DataConfig, tests: Mapping[str, str], backbone: Backbone, folder: Path) -> DeblurData:
-    """Write two faces, a kernel per size and random weights of the perceptual network to a cache in `folder`.
+def stand_in_data(
+    config: DataConfig,
+    tests: Mapping[str, str],
+    backbone: Backbone,
+    folder: Path,
+    *,
+    faces: int = FACES,
+    kernels_per_size: int = 1,
+) -> DeblurData:
+    """Write faces, kernels and random weights of the perceptual network to a cache in `folder`.
 
-    A test set is the faces with one kernel of the largest size.
+    `faces` and `kernels_per_size` are what is trained on; validation and each test set have two faces.
     """
     _write_weights(backbone, folder)
-    pixels = np.random.default_rng(0).integers(256, size=(FACES, config.image_size, config.image_size, 3))
-    faces = store_faces(face_set(name="made up", images=pixels.astype(np.uint8)), cache=folder).digest
-    kernels = load_kernels(sizes=config.kernel_sizes, per_size=1, seed=TRAINING_KERNELS, cache=folder).digest
+    rng, side = np.random.default_rng(0), config.image_size
+    pixels = rng.integers(256, size=(max(faces, FACES), side, side, 3), dtype=np.uint8)
+    parts = [face_set(name="made up", images=pixels[:count]) for count in (faces, FACES)]
+    trained, held_out = (store_faces(part, cache=folder).digest for part in parts)
+    kernels = load_kernels(
+        sizes=config.kernel_sizes, per_size=kernels_per_size, seed=TRAINING_KERNELS, cache=folder
+    ).digest
     widest = load_kernels(sizes=[max(config.kernel_sizes)], per_size=1, seed=TEST_KERNELS, cache=folder).digest
     return DeblurData(
         training=TrainingData(
-            faces=faces, validation_faces=faces, kernels=kernels, validation_kernels=kernels, noise=config.noise
+            faces=trained, validation_faces=held_out, kernels=kernels, validation_kernels=kernels, noise=config.noise
         ),
         tests=tuple(
-            DeblurTest(name=name, faces=faces, kernels=widest, noise=config.noise, seed=TEST_NOISE, fingerprint="")
+            DeblurTest(name=name, faces=held_out, kernels=widest, noise=config.noise, seed=TEST_NOISE, fingerprint="")
             for name in tests or {DEFAULT_TEST: ""}
         ),
         names={},

@@ -158,7 +158,7 @@ def _own_way(part: Stateful, state: dict[str, Any]) -> dict[str, Any]:
         return state
     own = part.state_dict()["param_groups"]
     pairs = zip(state["param_groups"], own, strict=True)
-    groups = [{**group, **{name: mine[name] for name in ("fused", "foreach")}} for group, mine in pairs]
+    groups = [{**group, **{name: mine[name] for name in ("fused", "foreach") if name in mine}} for group, mine in pairs]
     return {**state, "param_groups": groups}
 
 

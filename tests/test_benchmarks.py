@@ -12,6 +12,9 @@ from rich.console import Console
 
 from benchmarks import comparison, gpu, idle, memory, quick_preset, rates, steps
 from benchmarks.comparison import Comparison, show, side_by_side, write
+from benchmarks.made_up import Child
+from datasets.blur import blur
+from datasets.kernels import open_kernels
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.job import Job, Settings
@@ -25,7 +28,7 @@ from sweeps.train import load_state, train_stage
 def test_the_ratio_is_the_median_of_the_repeats_own_ratios(tmp_path):
     # A slow hour: both took ten times as long in one repeat, which says nothing of their ratio.
     each = Comparison(name="slow hour", ours=(1.0, 20.0, 3.0), theirs=(4.0, 40.0, 10.0), stages=2, limit=0.5)
-    write({"group": [each]}, tmp_path / "bench.json")
+    write({"group": [each]}, tmp_path / "bench.json", on={})
     entry = json.loads((tmp_path / "bench.json").read_text())["benchmarks"]["group"][0]
     assert entry["ratio"] == 0.3
     assert entry["ratios"] == [0.25, 0.5, 0.3]
@@ -37,7 +40,7 @@ def test_a_limit_that_is_reached_is_broken_and_said_in_one_line():
     each = Comparison(name="tie", ours=(1.0,), theirs=(2.0,), limit=0.5)
     assert each.broken == "tie: the ratio must be below 0.5, and is 0.500"
     console = Console(record=True, width=120)
-    show({"group": [each]}, console, {})
+    show({"group": [each]}, console, on={})
     assert each.broken in console.export_text()
 
 
@@ -56,22 +59,22 @@ def test_a_rate_has_a_least_ratio():
 def test_what_could_not_be_measured_says_why(tmp_path):
     each = Comparison(name="step", missing="no GPU", least=0.5)
     console = Console(record=True, width=120)
-    show({"gpu": [each]}, console, {})
+    show({"gpu": [each]}, console, on={})
     assert each.broken == ""
     assert "no GPU" in console.export_text()
-    write({"gpu": [each]}, tmp_path / "bench.json")
+    write({"gpu": [each]}, tmp_path / "bench.json", on={})
     assert comparison.read(tmp_path / "bench.json") == {"step": []}
 
 
 @pytest.mark.parametrize(("unit", "worse"), [("s", (1.0, 1.3)), ("images/s", (1.0, 0.7))])
 def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, worse):
     before = Comparison(name="it", ours=(1.0, 1.1, 0.9), theirs=(1.0,) * 3, unit=unit)
-    write({"group": [before]}, tmp_path / "bench.json")
+    write({"group": [before]}, tmp_path / "bench.json", on={})
     earlier = comparison.read(tmp_path / "bench.json")
     overlapping, apart = (replace(before, ours=(value, worse[1], worse[1])) for value in worse)
     for now, said in ((before, False), (overlapping, False), (apart, True)):
         console = Console(record=True, width=120)
-        show({"group": [now]}, console, earlier)
+        show({"group": [now]}, console, on={}, earlier=earlier)
         assert ("it: worse than before in each repeat" in console.export_text()) == said
 
 
@@ -191,7 +194,7 @@ def test_without_a_gpu_each_of_its_rows_says_so(tmp_path):
     comparisons = gpu.compare(repeats=5, folder=tmp_path)
     assert {each.missing for each in comparisons} == {"no GPU"}
     names = [each.name for each in comparisons]
-    assert len(set(names)) == len(names) == 5 * 3 + 1 + 2
+    assert len(set(names)) == len(names) == 5 * 4 + 1 + 2
     assert any("+adversarial" in name for name in names)
     assert any("200,000 iterations" in name for name in names)
 
@@ -207,28 +210,29 @@ def test_the_schedule_takes_its_stages_one_after_another(tiny_inputs):
     assert gpu._schedule(last, times).ours == (112.0, 224.0)
 
 
-def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path, monkeypatch):
+def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path):
     """As the system counts: what only one process has does not grow with the faces, which are 79 MB or 12 kB."""
 
     def private(faces):
-        monkeypatch.setattr(memory, "FACES", faces)
-        stage = memory._stage(quick().config, tmp_path)
-        with memory.Holder(stage, tmp_path) as holder, memory.Holder(stage, tmp_path):
-            return holder.megabytes(*memory.PRIVATE), holder.megabytes("Rss")
+        config = memory.made_up_config("quick", tmp_path, faces=faces)
+        with Child("benchmarks.memory", config, tmp_path) as one, Child("benchmarks.memory", config, tmp_path):
+            return memory.megabytes(one, *memory.PRIVATE), memory.megabytes(one, "Rss")
 
     (few, read_few), (many, read_many) = private(1), private(6464)
     assert read_many - read_few > 70
     assert many - few < 8
 
 
-def test_the_plain_way_trains_the_same(tiny_inputs):
-    """The images that SciPy blurs have the blur of ours, and its losses begin where ours do."""
+def test_the_plain_way_blurs_and_judges_the_same(tiny_inputs):
+    """With the only kernel there is and no noise, its blurred images are those of its sharp ones; so is their loss."""
     inputs, cache = tiny_inputs
-    stage = steps.config_of(next(row for row in tables(inputs).rows if row.name == "multi-task").stages[0])
-    ours = TrainingLearner(stage, seed=1, execution=Execution(), cache=cache)
-    plain = steps.PlainLearner(stage, seed=1, execution=Execution(fused=False), cache=cache)
+    config = steps.config_of(next(row for row in tables(inputs).rows if row.name == "multi-task").stages[0])
+    config = replace(config, batch_size=3, data=replace(config.data, noise=0.0))
+    ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
+    plain = steps.PlainLearner(config, seed=1, execution=Execution(fused=False), cache=cache)
     blurred, sharp = plain.draw()
-    assert blurred.shape == sharp.shape == ours.draw()[0].shape
-    assert blurred.dtype == sharp.dtype == torch.float32
-    restored, expected = (each.losses(blurred, sharp)[0]["total"].item() for each in (ours, plain))
-    assert restored == pytest.approx(expected, rel=1e-4)
+    [kernel] = open_kernels(config.data.kernels, cache=cache).kernels
+    assert torch.allclose(blurred, blur(sharp, torch.tensor(kernel).expand(3, 3, 3)), atol=1e-5)
+    assert not torch.allclose(blurred, sharp, atol=1e-2)
+    loss, expected = (each.losses(blurred, sharp)[0]["total"].item() for each in (ours, plain))
+    assert loss == pytest.approx(expected, rel=1e-4)

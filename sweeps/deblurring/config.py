@@ -125,7 +125,7 @@ class TrainingStage:
     losses: LossWeights
     optimiser: OptimiserConfig
     batch_size: Count
-    precision: Precision
+    precision: Precision = "float32"
     data: TrainingData
     backbone: Backbone | None = None
     backbone_digest: str | None = None

@@ -87,8 +87,11 @@ class TrainingLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = self._place(build_generator(config.generator))
-        self._restore = self._fast(self.model.all_scales)
+        if execution.compiled:
+            torch.compiler.reset()  # compiles anew a limited number of times, and then no more without a word
         torch.backends.cudnn.benchmark = True  # shapes never change: a GPU's best algorithm is looked for once
+        torch.backends.cudnn.allow_tf32 = False  # float32 is meant where it is said
+        self._restore = self._fast(self.model.all_scales)
         self._optimiser = self._adam(self.model, config.optimiser.beta1)
         self._draws = Draws(seed, self._device)
         self.state: dict[str, Stateful] = {
@@ -131,7 +134,11 @@ class TrainingLearner:
         self.state |= {"discriminator": self._discriminator, "discriminator_optimiser": self._discriminator_optimiser}
 
     def _place(self, network: N) -> N:
-        """On the device, in the layout in which its convolutions are fastest (docs/performance.md)."""
+        """On the device, in the layout in which its convolutions are fastest (docs/performance.md).
+
+        A fused optimiser takes its moments to be laid out as the weights, unchecked: with another layout here, old
+        checkpoints must not be taken up (`stages.PROTOCOL_VERSION`).
+        """
         return network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _adam(self, network: torch.nn.Module, beta1: float) -> torch.optim.Adam:
@@ -141,7 +148,7 @@ class TrainingLearner:
                 network.parameters(),
                 lr=optimiser.learning_rate,
                 betas=(beta1, optimiser.beta2),
-                fused=self._execution.fused,
+                fused=self._execution.fused or None,  # else what PyTorch takes by itself
             )
 
     def _fast(self, network: Callable[..., R]) -> Callable[..., R]:

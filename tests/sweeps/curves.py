@@ -1,6 +1,7 @@
 """Run by test_execution.py in a process of its own: the losses of 50 seeded steps, computed in different ways, as JSON.
 
-`python curves.py ROW FACES CACHE WAY...`, a way being some of fused, compiled and bfloat16, joined by "+", or "plain".
+`python curves.py ROW FACES CACHE WAY...`, a way being "plain" or some of channels-last, fused, bfloat16 and compiled,
+joined by "+".
 """
 
 import json
@@ -13,11 +14,19 @@ sys.path.insert(0, str(Path.cwd()))
 import torch
 
 from sweeps.deblurring.data import prepare_data
+from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
 from sweeps.presets import quick
 from sweeps.studies import Inputs, tables
 
 STEPS = 50
+
+
+class PlainLayout(TrainingLearner):
+    """In the layout that PyTorch gives its tensors."""
+
+    def _place(self, network):
+        return network.to(self._device)
 
 
 def curve(way, row, config, data, cache):
@@ -26,7 +35,8 @@ def curve(way, row, config, data, cache):
     study = tables(replace(inputs, precision="bfloat16") if "bfloat16" in way else inputs)
     stage = next(each for each in study.rows if each.name == row).stages[0]
     execution = Execution(fused="fused" in way, compiled="compiled" in way)
-    learner = stage.config.learner(seed=1, execution=execution, cache=cache)
+    kind = TrainingLearner if "channels-last" in way else PlainLayout
+    learner = kind(stage.config, seed=1, execution=execution, cache=cache)
     losses = [{name: float(value) for name, value in learner.step().items()} for _ in range(STEPS)]
     return {"losses": losses, "validation": learner.validate()}
 

@@ -487,7 +487,7 @@ def request_of(folder, **changed):
         "address": None,
         "device": "cpu",
         "precision": "auto",
-        "compiled": None,
+        "compiled": False,
         "fused": True,
         "cpus_per_trial": None,
         "gpus_per_trial": None,
