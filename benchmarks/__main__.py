@@ -1,14 +1,17 @@
 """`python -m benchmarks [NAME ...]`: run benchmarks, print one table and write it as JSON."""
 
+import os
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
+from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 
 import click
 import torch
 from rich.console import Console
 
-from benchmarks.comparison import Comparison, machine, read, show, write
+from benchmarks.comparison import Comparison, machine, read, show, timed, write
 from sweeps import cli
 
 BENCHMARKS = {
@@ -52,26 +55,31 @@ def main(names: tuple[str, ...], repeats: int, out: Path, against: Path | None) 
     default = [name for name in BENCHMARKS if name not in ON_REQUEST]
     modules = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or default}
     earlier = read(against) if against else {}
-    here, threads = machine(), torch.get_num_threads()
+    here = machine()
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
-        click.echo(f"{name} …", err=True)
-        groups[name] = _measure(name, module, repeats)
-        torch.set_num_threads(threads)
+        click.echo(f"{name} …", err=True, nl=False)
+        seconds = timed(lambda name=name, module=module: groups.update({name: measure(name, module, repeats)}))
+        click.echo(f" {seconds:.0f} s", err=True)
         write(groups, out, on=here)
     show(groups, Console(), on=here, earlier=earlier)
     click.echo(f"wrote {out}")
-    return int(any(each.broken for comparisons in groups.values() for each in comparisons))
+    return int(any(each.broken for each in chain(*groups.values())))
 
 
-def _measure(name: str, module: str, repeats: int) -> list[Comparison]:
-    """The comparisons of a benchmark; where it can't run, the reason in their place."""
+def measure(name: str, module: str, repeats: int) -> list[Comparison]:
+    """The comparisons of a benchmark, which leaves all as it was; where it can't run, the reason in their place."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
     with TemporaryDirectory(prefix=f"{name}-") as folder:
         try:
             compare = import_module(f"benchmarks.{module}").compare
             comparisons: list[Comparison] = compare(repeats=repeats, folder=Path(folder))
-        except (ImportError, RuntimeError) as error:
-            return [Comparison(name=name, missing=" ".join(str(error).split())[:200])]
+        except (ImportError, RuntimeError, SubprocessError) as error:
+            comparisons = [Comparison(name=name, missing=" ".join(str(error).split())[:200], failed=True)]
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            torch.set_num_threads(threads)
     return comparisons
 
 

@@ -19,7 +19,7 @@ from sweeps.resources import this_machine
 
 LEAST = 1.6
 """Times the throughput of one trial on one core."""
-WINDOW = 2.0
+WINDOW = 1.5
 """Seconds for which steps are counted."""
 FACES = 849
 STAGE = "multi-task · content"

@@ -31,8 +31,8 @@ class Comparison:
     stages. Of a rate, a unit that ends with "/s", more is better; of all else less.
 
     The median of the repeats' ratios must be below `limit` and no lower than `least`, that of ours below `most`; None
-    where there is no such limit. `missing` says why there are no numbers; `detail` is for the reader, and may
-    differ from run to run.
+    where there is no such limit. `missing` says why there are no numbers, `failed` whether there should be some;
+    `detail` is for the reader, and may differ from run to run.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Comparison:
     least: float | None = None
     most: float | None = None
     missing: str = ""
+    failed: bool = False
     detail: str = ""
 
     @property
@@ -54,6 +55,8 @@ class Comparison:
     @property
     def broken(self) -> str:
         """One line that says which limit is broken; empty where none is."""
+        if self.failed:
+            return f"{self.name} failed: {self.missing}"
         if self.missing:
             return ""
         ratio, ours = median(self.ratios), median(self.ours)

@@ -13,9 +13,8 @@ from torch import Tensor
 _SIGMA = 1.5
 _RADIUS = 5
 _C1, _C2 = 0.01**2, 0.03**2
-# Numbers of the images whose SSIM a CPU takes at once, 8 RGB images of 128x128: the moments of more leave its cache,
-# and their memory is taken anew each time.
-_AT_ONCE = 8 * 3 * 128 * 128
+# Numbers of the images whose SSIM a CPU computes at once, 4 RGB images of 128x128: the moments of more leave its cache.
+_AT_ONCE = 4 * 3 * 128 * 128
 
 
 def psnr(restored: Tensor, sharp: Tensor) -> Tensor:

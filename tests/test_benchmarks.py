@@ -1,16 +1,19 @@
 """What the benchmarks' figures are made of; the figures themselves are a matter of the machine, and of `make bench`."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
 from benchmarks import comparison, gpu, idle, memory, quick_preset, rates, steps
+from benchmarks.__main__ import measure
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from benchmarks.made_up import Child
 from datasets.blur import blur
@@ -64,6 +67,24 @@ def test_what_could_not_be_measured_says_why(tmp_path):
     assert "no GPU" in console.export_text()
     write({"gpu": [each]}, tmp_path / "bench.json", on={})
     assert comparison.read(tmp_path / "bench.json") == {"step": []}
+
+
+def test_a_benchmark_that_cannot_run_fails_alone_and_says_why():
+    [each] = measure("it", "no_such_module", 1)
+    assert each.broken == "it failed: No module named 'benchmarks.no_such_module'"
+
+
+def test_a_benchmark_leaves_the_environment_as_it_was(monkeypatch):
+    def compare(*, repeats, folder):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}"  # as MLflow does
+        torch.set_num_threads(1)
+        return []
+
+    threads = torch.get_num_threads()
+    monkeypatch.setitem(sys.modules, "benchmarks.made_up_here", SimpleNamespace(compare=compare))
+    assert measure("it", "made_up_here", 1) == []
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(("unit", "worse"), [("s", (1.0, 1.3)), ("images/s", (1.0, 0.7))])

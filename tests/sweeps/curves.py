@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path.cwd()))
 
 import torch
+from torch._dynamo.utils import counters
 
 from sweeps.deblurring.data import prepare_data
 from sweeps.deblurring.learner import TrainingLearner
@@ -30,7 +31,8 @@ class PlainLayout(TrainingLearner):
 
 
 def curve(way, row, config, data, cache):
-    """The losses of each step, and the validation after the last."""
+    """The losses of each step, the validation after the last, and how many graphs were compiled."""
+    counters.clear()
     inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="")
     study = tables(replace(inputs, precision="bfloat16") if "bfloat16" in way else inputs)
     stage = next(each for each in study.rows if each.name == row).stages[0]
@@ -38,7 +40,7 @@ def curve(way, row, config, data, cache):
     kind = TrainingLearner if "channels-last" in way else PlainLayout
     learner = kind(stage.config, seed=1, execution=execution, cache=cache)
     losses = [{name: float(value) for name, value in learner.step().items()} for _ in range(STEPS)]
-    return {"losses": losses, "validation": learner.validate()}
+    return {"losses": losses, "validation": learner.validate(), "graphs": counters["stats"]["unique_graphs"]}
 
 
 def main(row, faces, cache, *ways):

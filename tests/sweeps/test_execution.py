@@ -24,14 +24,14 @@ from sweeps.train import load_state, train_stage
 ROUNDING = {"total": 0.002, "term": 0.01, "psnr": 0.02}
 """What another order of the same float32 operations may change in 50 steps: relative, of the sum and of each loss term,
 and in dB. Adam divides by the gradients' size, so that rounding errors grow from step to step."""
-LOW_PRECISION = {"total": 0.02, "term": 0.05, "psnr": 0.1}
+LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
+"""The discriminator's loss falls to a fourteenth in these steps, and errors are relative to what is left."""
 
 
 SIMPLE = ("channels-last", "channels-last+fused", "channels-last+fused+bfloat16")
 COMPILED = ("channels-last+compiled", "channels-last+fused+bfloat16+compiled")
-# Compiling takes most of the time, and the adversarial row has the other's network too.
 CASES = [(row, way) for row in ("multi-task", "loss-adversarial") for way in SIMPLE]
-CASES += [("loss-adversarial", way) for way in COMPILED]
+CASES += [("multi-task", way) for way in COMPILED]  # the networks of the other losses take minutes to compile
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,12 @@ def test_a_fast_way_has_the_curve_of_the_plain_one(curves, row, way):
 
 
 def test_each_switch_switches_something(curves):
-    """All ways start from the same weights and images, and none ends with the bits of another."""
-    ends = {way: curves("loss-adversarial", way)["losses"][-1] for way in ("plain", *SIMPLE, *COMPILED)}
+    """All ways start from the same weights and images, and none ends with the bits of another. Compiled networks may
+    well compute the same bits: of these the compiler says that it has been at work."""
+    ends = {way: curves("loss-adversarial", way)["losses"][-1] for way in ("plain", *SIMPLE)}
     assert len({json.dumps(losses) for losses in ends.values()}) == len(ends)
+    for way in ("plain", *SIMPLE, *COMPILED):
+        assert (curves("multi-task", way)["graphs"] > 0) == ("compiled" in way)
 
 
 @pytest.mark.parametrize("row", ["multi-task", "loss-adversarial"])
