@@ -244,13 +244,13 @@ def test_every_stage_of_the_quick_study_steps_on_made_up_data(tmp_path):
 def test_made_up_data_have_the_shapes_of_the_preset(tmp_path, monkeypatch):
     """The batch that a step gets is as large as a real one, for either backbone."""
     shapes = []
-    terms = TrainingLearner._terms
+    losses = TrainingLearner.losses
 
     def spy(learner, blurred, sharp):
         shapes.append(tuple(sharp.shape))
-        return terms(learner, blurred, sharp)
+        return losses(learner, blurred, sharp)
 
-    monkeypatch.setattr(TrainingLearner, "_terms", spy)
+    monkeypatch.setattr(TrainingLearner, "losses", spy)
     for preset in (quick(), paper()):
         config = replace(preset.config, generator=replace(quick().config.generator, width=6, blocks=1), batch_size=2)
         study = study_of(replace(preset, config=config), controls, tmp_path)
