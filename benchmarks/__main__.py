@@ -40,22 +40,21 @@ ON_REQUEST = ("memory",)
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="The table shows their median.")
 @click.option(
     "--out",
-    default=Path("runs/benchmarks.json"),
-    show_default=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A JSON file.",
+    help="A JSON file. Default: runs/benchmarks.json, or runs/benchmarks-NAME.json of those named.",
 )
 @click.option(
     "--against",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named.",
 )
-def main(names: tuple[str, ...], repeats: int, out: Path, against: Path | None) -> int:
+def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path | None) -> int:
     """Run benchmarks; what was measured is written after each of them."""
     default = [name for name in BENCHMARKS if name not in ON_REQUEST]
     modules = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or default}
     earlier = read(against) if against else {}
-    here = machine()
+    out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
+    write({}, out, on=(here := machine()))  # before minutes are spent
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
         click.echo(f"{name} …", err=True, nl=False)

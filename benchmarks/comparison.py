@@ -18,8 +18,8 @@ from rich.console import Console
 
 from sweeps.provenance import git_state
 
-WIDTHS = (17, 17, 7, 17, 15, 8)
-"""Of the columns of a comparison's line: with the limit, and without an earlier ratio, 77 characters."""
+WIDTHS = (16, 16, 7, 15, 14, 6)
+"""Of the columns of a comparison's line: 79 characters with the spaces between them."""
 
 Way = Callable[[Path], Callable[[], None]]
 """Prepares an empty folder; what it returns is timed."""
@@ -125,7 +125,7 @@ def show(
     """A name and a line of numbers for each: medians over repeats, of the ratio the smallest and the largest too; last
     the median of its `earlier` ratios. Below, what breaks its limit and what became worse."""
     columns = ("ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else []))
-    console.print(_line(columns), style="bold", highlight=False)
+    console.print(_line(columns), style="bold", highlight=False, soft_wrap=True)
     for group, comparisons in groups.items():
         console.print(f"\n{group}", style="bold", highlight=False)
         for each in comparisons:

@@ -61,14 +61,14 @@ _OPTIONS = (
         type=click.Choice(["auto", "float32", "bfloat16"]),
         default="auto",
         show_default=True,
-        help="Of convolutions in training. auto: bfloat16 where the GPU or the processor computes in it.",
+        help="Of convolutions in training. auto: bfloat16 where the GPU or, outside clusters, the processor has it.",
     ),
     click.option(
         "--compile/--no-compile",
         "compiled",
         default=False,
         show_default=True,
-        help="Whether PyTorch compiles the networks, which takes a C++ compiler and, in each stage, a minute.",
+        help="Whether PyTorch compiles the networks, which takes a C++ compiler and, in each stage, half a minute.",
     ),
     click.option(
         "--fused/--no-fused", default=True, show_default=True, help="Whether optimisers update in one fused call."

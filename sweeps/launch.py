@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -217,7 +218,15 @@ class Launch:
 
     @cached_property
     def execution(self) -> Execution:
-        """How trials compute."""
+        """How trials compute.
+
+        Raises:
+            ValueError: they are to compile for this machine's processor, and there is no compiler.
+        """
+        if self.request.compiled and self.device == "cpu" and not self.request.cluster:
+            compiler = os.environ.get("CXX", "g++")
+            if not shutil.which(compiler):
+                raise ValueError(f"--compile needs a C++ compiler (CXX, else g++), got {compiler}, which is not there")
         return Execution(device=self.device, fused=self.request.fused, compiled=self.request.compiled)
 
     def resources(self, wanted: int) -> Resources:

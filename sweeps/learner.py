@@ -16,7 +16,7 @@ class Execution:
     """How a learner computes, which changes its results by rounding at most.
 
     `fused` optimisers update all parameters in one call; `compiled` networks run as kernels that PyTorch writes for
-    them (TorchInductor), which takes a C++ compiler and, at the first steps, a minute.
+    them (TorchInductor), which takes a C++ compiler and, at the first steps, half a minute.
     """
 
     device: str = "cpu"

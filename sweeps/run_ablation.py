@@ -46,7 +46,7 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         resources, study = launch.resources(chains_at_once(tree.stages())), change(tree)
         costs = launch.costs(change, count, resources)
         whole = launch.estimate(study.stages(), costs, resources)
-        timed_on = f"{launch.device} with {counted(resources.cpus, 'thread')} a trial"
+        timed_on = f"{launch.device} in {launch.precision} with {counted(resources.cpus, 'thread')} a trial"
         print_plan(launch.console, study, whole, timed_on=timed_on)
         return 0
     with only_driver(request.runs):

@@ -20,7 +20,10 @@ CONTROLS_NOTE = (
     "Each added loss also adds iterations; the study `controls` trains rows of the content loss alone, of the same "
     "length."
 )
-BFLOAT16_NOTE = "Convolutions of training are in bfloat16; weights, losses, updates and evaluation in float32."
+PRECISION_NOTES = {
+    "float32": "Trained in float32.",
+    "bfloat16": "Convolutions of training are in bfloat16; weights, losses, updates and evaluation in float32.",
+}
 AXIS = Axis(column="kernel_size", label="Kernel size (pixels)")
 ZOOMS = {"eyes": (0.2, 0.22, 0.8, 0.45), "mouth": (0.25, 0.54, 0.75, 0.78)}
 """Of an aligned face: of 128 pixels, the eyes are at (43, 42) and (84, 42), the corners of the mouth at (47, 84) and
@@ -125,7 +128,7 @@ def _study(
             inputs.caption,
             SSIM_NOTE,
             *((CONTROLS_NOTE,) if optional else ()),
-            *((BFLOAT16_NOTE,) if inputs.precision == "bfloat16" else ()),
+            PRECISION_NOTES[inputs.precision],
             *inputs.data.notes,
         ),
         spaces=SPACES,
