@@ -78,7 +78,7 @@ def ssim3d(restored: Tensor, sharp: Tensor) -> Tensor:
 def _ssim(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Tensor:
     at_once = max(1, _AT_ONCE // x.shape[1:].numel()) if x.device.type == "cpu" else len(x)
     parts = zip(x.split(at_once), y.split(at_once), strict=True)
-    # cuDNN may round the factors of a float32 convolution to TF32: the variances are small differences of large moments.
+    # cuDNN may round factors to TF32: the variances are small differences of large moments.
     with torch.backends.cudnn.flags(enabled=False):
         return torch.cat([_similarity(*part, smooth).mean(dim=(1, 2, 3)) for part in parts])
 
