@@ -12,6 +12,7 @@ from mlflow.entities import Param
 
 from sweeps import record
 from sweeps.record import Axis, Metric, RowRecord, SweepRecord, TableRecord
+from sweeps.tracking import connect
 
 STUDY = "large"
 TEST = "CelebA"
@@ -22,7 +23,7 @@ CURVE, PARAMS = 10, 40
 
 def fill(folder: Path, *, rows: int, seeds: int) -> None:
     """Make a store in `folder` with one table: so many rows, of so many seeds each."""
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = connect(f"sqlite:///{folder / 'mlflow.db'}")
     artifacts = folder / "artifacts"
     experiment = client.create_experiment(STUDY, artifact_location=artifacts.as_uri())
     for tag, value in record.to_tags(_record(rows, seeds)).items():

@@ -45,7 +45,7 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-SETTLED, WINDOW = 30.0, 45.0
+SETTLED, WINDOW = 20.0, 45.0
 """Seconds until a sweep's start is over, and over which its processes' clocks are read."""
 
 

@@ -99,7 +99,8 @@ def _similarity(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Ten
 def _smooth_plane(padded: Tensor) -> Tensor:
     """11x11 Gaussian in each channel, without padding: (B, C, H, W) -> (B, C, H - 10, W - 10)."""
     rows = padded.flatten(0, 1)
-    return _smooth_rows(_smooth_rows(rows).mT).mT.unflatten(0, padded.shape[:2])
+    smoothed: Tensor = _smooth_rows(_smooth_rows(rows).mT).mT.unflatten(0, padded.shape[:2])
+    return smoothed
 
 
 def _smooth_volume(padded: Tensor) -> Tensor:

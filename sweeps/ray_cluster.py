@@ -27,10 +27,11 @@ from sweeps.provenance import code_digest
 from sweeps.resources import Machine
 
 DASHBOARD_MODULES = (
-    *("EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "StateHead", "UsageStatsHead"),
+    *("JobHead", "NodeHead", "ReportHead", "StateHead", "UsageStatsHead"),
     *("PlatformEventsHead", "TaskEventsHead"),  # only where Ray's settings ask for them
 )
-"""Most are a process each. Left out are those of Ray Data, Ray Serve and Ray Train."""
+"""Most are a process each. Left out are those of Ray Data, Ray Serve and Ray Train, of Ray's files of events, and of
+metrics, which are off."""
 
 _start_process = services.start_ray_process
 
