@@ -16,8 +16,9 @@ from sweeps.checkup import Finding, Level
 from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
 from sweeps.launch import Launch, Request
+from sweeps.learner import Execution
 from sweeps.measure import checkpoint_bytes
-from sweeps.resources import Machine, chains_at_once, share_out
+from sweeps.resources import Machine, best_precision, chains_at_once, require_compiler, share_out
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data
 from sweeps.weights import Found
@@ -37,7 +38,7 @@ def examine(request: Request, *, seeds: Sequence[int], weights: Path | None = No
         ValueError: an option that would be refused on any machine.
     """
     # Nothing is trained here, and to find out what a cluster's GPUs can do, it would have to be joined.
-    request = replace(request, precision="float32")
+    asked, request = request.precision, replace(request, precision="float32")
     # The rest can be looked at without the faces that were named.
     launch = Launch(replace(request, train_faces=CELEBA_SAMPLE, test_faces=()))
     mend = "name folders that hold enough images of faces"
@@ -60,7 +61,7 @@ def examine(request: Request, *, seeds: Sequence[int], weights: Path | None = No
     yield from _assets(launch, stages)
     machine = (yield from _cluster(request)) if request.cluster else launch.machine
     if machine:
-        yield from _computing(launch, machine, stages)
+        yield from _computing(launch, machine, stages, precision=asked)
         yield from _disk(launch, seeds, places=min(machine.cores, chains_at_once(stages)))
 
 
@@ -152,7 +153,7 @@ def _cluster(request: Request) -> Generator[Finding, None, Machine | None]:
     return ray_cluster.cluster()
 
 
-def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage]) -> Iterator[Finding]:
+def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage], *, precision: str) -> Iterator[Finding]:
     request = launch.request
     visible = None if request.cluster else os.environ.get("CUDA_VISIBLE_DEVICES")
     yield checkup.device(request.device, gpus=machine.gpus, build=torch.version.cuda, visible=visible)
@@ -165,3 +166,11 @@ def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage]) -> Ite
         return f"trials at once: {given.at_once}; each has cores: {given.cpus}{gpus}"
 
     yield checkup.attempt("resources", share, mend="leave --cpus-per-trial and --gpus-per-trial out")
+
+    def training() -> str:
+        if request.compiled and device == "cpu" and not request.cluster:
+            require_compiler()
+        chosen = best_precision(device, machine) if precision == "auto" else precision
+        return ", ".join([chosen, *Execution(fused=request.fused, compiled=request.compiled).choices])
+
+    yield checkup.attempt("training", training, mend="install g++, or leave --compile out")

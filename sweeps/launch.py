@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +42,7 @@ from sweeps.resources import (
     Machine,
     Resources,
     best_precision,
+    require_compiler,
     resolve_device,
     share_out,
     this_machine,
@@ -224,9 +224,7 @@ class Launch:
             ValueError: they are to compile for this machine's processor, and there is no compiler.
         """
         if self.request.compiled and self.device == "cpu" and not self.request.cluster:
-            compiler = os.environ.get("CXX", "g++")
-            if not shutil.which(compiler):
-                raise ValueError(f"--compile needs a C++ compiler (CXX, else g++), got {compiler}, which is not there")
+            require_compiler()
         return Execution(device=self.device, fused=self.request.fused, compiled=self.request.compiled)
 
     def resources(self, wanted: int) -> Resources:
@@ -296,8 +294,7 @@ class Launch:
             import torch
 
             here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
-        if self.execution.compiled:
-            here += ", compiled"
+        here = ", ".join([here, *self.execution.choices])
         provenance = Provenance(
             study=study.name,
             preset=request.preset,
@@ -355,8 +352,8 @@ class Launch:
         def say(line: str) -> None:
             self.console.print(line, highlight=False, soft_wrap=True)
 
-        compiled = ", compiled" if self.execution.compiled else ""
-        say(f"Training        {self.precision} on {self.device}{compiled}")
+        how = [f"{self.precision} on {self.device}", *self.execution.choices]
+        say(f"Training        {', '.join(how)}")
         say(f"MLflow store    {escape(cli.without_password(uri))}")
         if uri == cli.own_store(runs):
             elsewhere = "" if runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(runs))}"

@@ -23,6 +23,11 @@ class Execution:
     fused: bool = True
     compiled: bool = False
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What is not as it is by default, in words, but for the device."""
+        return (*(("compiled",) if self.compiled else ()), *(() if self.fused else ("not fused",)))
+
 
 class Test(Protocol):
     """A test set as a study describes it: a column of the tables."""

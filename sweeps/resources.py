@@ -1,6 +1,7 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,16 @@ def resolve_device(name: str, machine: Machine) -> str:
     if name == "cuda" and not machine.gpus:
         raise ValueError("--device must be a device that there is (cpu, auto), got cuda")
     return name
+
+
+def require_compiler() -> None:
+    """
+    Raises:
+        ValueError: there is none to compile networks for this machine's processor.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        raise ValueError(f"--compile needs a C++ compiler (CXX, else g++), got {compiler}, which is not there")
 
 
 def best_precision(device: str, machine: Machine) -> Literal["float32", "bfloat16"]:

@@ -27,6 +27,7 @@ from sweeps.checkup import Finding, Level, NodeReport
 from sweeps.examine import examine
 from sweeps.launch import Request
 from sweeps.lock import only_driver
+from sweeps.resources import best_precision, this_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 MEND = "the mend"
@@ -527,7 +528,7 @@ def test_a_good_setup(faces_folder, cache, tmp_path):
     names = [line.split(maxsplit=1)[1].partition(":")[0] for line in lines]
     assert names == [
         *("own packages", "Python", "packages", "dashboard", "dashboard port", "token", "tracking store"),
-        *("runs", "lock", "cache", "faces", "vgg16", "device", "resources", "disk"),
+        *("runs", "lock", "cache", "faces", "vgg16", "device", "resources", "training", "disk"),
     ]
     assert f"{faces_folder}: 24 images" in done.stdout
     assert not (tmp_path / "runs").exists()
@@ -591,6 +592,27 @@ def test_what_the_sweep_would_refuse(changes, parts, request_of, tmp_path):
     assert is_wrong(wrong, *parts[1:])
     assert wrong.name == parts[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "float32"}, "float32"),
+        ({"precision": "bfloat16", "fused": False}, "bfloat16, not fused"),
+        ({}, best_precision("cpu", this_machine())),
+    ],
+)
+def test_how_it_would_train(changes, words, request_of):
+    (training,) = [finding for finding in examine(request_of(**changes), seeds=[1]) if finding.name == "training"]
+    assert is_ok(training)
+    assert training.found == words
+
+
+def test_compiling_takes_a_compiler(request_of, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (training,) = [finding for finding in examine(request_of(compiled=True), seeds=[1]) if finding.name == "training"]
+    assert is_wrong(training, "no-such-compiler")
+    assert "--compile" in training.mend
 
 
 def test_too_few_faces(request_of, faces_folder):
