@@ -46,13 +46,14 @@ ON_REQUEST = ("memory",)
 @click.option(
     "--against",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named.",
+    help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named: where each repeat "
+    "is worse than each of the earlier ones. The exit code does not tell.",
 )
 def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path | None) -> int:
     """Run benchmarks; what was measured is written after each of them."""
     default = [name for name in BENCHMARKS if name not in ON_REQUEST]
     modules = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or default}
-    earlier = read(against) if against else {}
+    earlier = read(against) if against else None
     out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
     write({}, out, on=(here := machine()))  # before minutes are spent
     groups: dict[str, list[Comparison]] = {}

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from types import MappingProxyType
 
 import torch
 from rich.console import Console
@@ -77,6 +75,27 @@ class Comparison:
         return min(self.ratios) > max(earlier)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier run was taken on, and its ratios by the comparison's name in each group."""
+
+    machine: Mapping[str, object]
+    groups: Mapping[str, Mapping[str, Sequence[float]]]
+
+    def ratios(self, group: str, name: str) -> Sequence[float]:
+        """Empty where there are none."""
+        return self.groups.get(group, {}).get(name, ())
+
+    def missing_in(self, groups: Mapping[str, Sequence[Comparison]]) -> list[str]:
+        """Names that only the earlier run has, in the groups that are in both."""
+        return [
+            name
+            for group, comparisons in groups.items()
+            for name in self.groups.get(group, {})
+            if name not in {each.name for each in comparisons}
+        ]
+
+
 def side_by_side(ways: Mapping[str, Way], *, repeats: int, folder: Path) -> dict[str, tuple[float, ...]]:
     """Seconds of each way in each repeat. Each repeat begins with another way, so that none always comes first."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -120,7 +139,7 @@ def show(
     console: Console,
     *,
     on: Mapping[str, object],
-    earlier: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    earlier: Earlier | None = None,
 ) -> None:
     """A name and a line of numbers for each: medians over repeats, of the ratio the smallest and the largest too; last
     the median of its `earlier` ratios. Below, what breaks its limit and what became worse."""
@@ -132,17 +151,32 @@ def show(
             style = "red" if each.broken else ""
             title = f"{each.name} ({each.detail})" if each.detail else each.name
             console.print(title, style=style, highlight=False, markup=False, soft_wrap=True)
-            before = [f"{median(earlier[each.name]):.3g}" if earlier.get(each.name) else "–"] if earlier else []
+            before = [_before(earlier.ratios(group, each.name))] if earlier else []
             cells = [each.missing] if each.missing else [*_cells(each), *before]
             console.print(_line(cells), style=style or "cyan", highlight=False, soft_wrap=True)
-    console.print("\n" + ", ".join(f"{name} {value}" for name, value in on.items()), highlight=False)
-    for each in chain.from_iterable(groups.values()):
-        if each.broken:
-            console.print(each.broken, style="red", highlight=False, soft_wrap=True)
-        if each.worse_than(earlier.get(each.name, ())):
-            console.print(
-                f"{each.name}: worse than before in each repeat", style="yellow", highlight=False, soft_wrap=True
-            )
+
+    def say(line: str, style: str = "") -> None:
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    say("\n" + _described(on))
+    if earlier:
+        say(f"before: {_described(earlier.machine)}")
+        for name in earlier.missing_in(groups):
+            say(f"{name}: only before")
+    for group, comparisons in groups.items():
+        for each in comparisons:
+            if each.broken:
+                say(each.broken, "red")
+            if earlier and each.worse_than(earlier.ratios(group, each.name)):
+                say(f"{each.name}: worse than before, each repeat than each", "yellow")
+
+
+def _described(machine: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in machine.items())
+
+
+def _before(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.3g}" if ratios else "–"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -187,14 +221,20 @@ def write(groups: Mapping[str, Sequence[Comparison]], path: Path, *, on: Mapping
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read(path: Path) -> dict[str, list[float]]:
-    """The ratios of an earlier run, by the comparison's name.
+def read(path: Path) -> Earlier:
+    """An earlier run.
 
     Raises:
         ValueError: it is not a file that `write` wrote.
     """
     try:
-        groups = json.loads(path.read_text())["benchmarks"].values()
-        return {each["name"]: [float(ratio) for ratio in each.get("ratios", [])] for each in chain(*groups)}
+        content = json.loads(path.read_text())
+        return Earlier(
+            machine=dict(content["machine"]),
+            groups={
+                group: {each["name"]: [float(ratio) for ratio in each.get("ratios", [])] for each in comparisons}
+                for group, comparisons in content["benchmarks"].items()
+            },
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"--against must be a file that `make bench` wrote, got {path} ({error!r:.80})") from error

@@ -65,6 +65,7 @@ def measure(field: str, value: int, cache: Path) -> Point:
 )
 def main(out: Path) -> int:
     """Measure, print a table and draw the figure."""
+    out.touch()  # before minutes are spent
     torch.set_num_threads(1)
     table = Table(box=None)
     for heading in ("", "", "taken", "model", "model / taken"):

@@ -66,7 +66,7 @@ def test_what_could_not_be_measured_says_why(tmp_path):
     assert each.broken == ""
     assert "no GPU" in console.export_text()
     write({"gpu": [each]}, tmp_path / "bench.json", on={})
-    assert comparison.read(tmp_path / "bench.json") == {"step": []}
+    assert comparison.read(tmp_path / "bench.json").groups == {"gpu": {"step": []}}
 
 
 def test_a_benchmark_that_cannot_run_fails_alone_and_says_why():
@@ -96,10 +96,32 @@ def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, wor
     for now, said in ((before, False), (overlapping, False), (apart, True)):
         console = Console(record=True, width=120)
         show({"group": [now]}, console, on={}, earlier=earlier)
-        assert ("it: worse than before in each repeat" in console.export_text()) == said
+        assert ("it: worse than before, each repeat than each" in console.export_text()) == said
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"benchmarks": {"a": [1]}}', '{"benchmarks": 1}'])
+def test_an_earlier_runs_machine_and_what_is_no_more_are_named(tmp_path):
+    each = Comparison(name="kept", ours=(1.0,), theirs=(1.0,))
+    gone, elsewhere = replace(each, name="gone"), replace(each, name="elsewhere")
+    write({"group": [each, gone], "not run now": [elsewhere]}, tmp_path / "bench.json", on={"processor": "another"})
+    console = Console(record=True, width=79)
+    show({"group": [each]}, console, on={"processor": "this"}, earlier=comparison.read(tmp_path / "bench.json"))
+    shown = console.export_text()
+    assert "before: processor another" in shown
+    assert "gone: only before" in shown
+    assert "elsewhere" not in shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"benchmarks": {}}',
+        '{"machine": {}, "benchmarks": {"a": [1]}}',
+        '{"machine": {}, "benchmarks": 1}',
+    ],
+)
 def test_a_file_that_is_no_earlier_run_is_refused(tmp_path, content):
     (tmp_path / "bench.json").write_text(content)
     with pytest.raises(ValueError, match="--against must be a file that `make bench` wrote"):
