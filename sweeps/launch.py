@@ -171,8 +171,10 @@ class Launch:
         by_key = {stage.key: cost for stage, cost in zip(stages, costs, strict=True)}
         return estimate(stages, by_key, images, places=places)
 
-    def study(self, data: DeblurData, *, seeds: Sequence[int], backbone_digest: str = "") -> Study:
-        """The study on these data."""
+    def study(
+        self, data: DeblurData, *, seeds: Sequence[int], backbone_digest: str = "", precision: Precision | None = None
+    ) -> Study:
+        """The study on these data; in the request's precision, if none is given."""
         assignments = self.request.assignments
         changed = f" Changed: {', '.join(assignments)}." if assignments else ""
         caption = self.preset.caption + changed
@@ -183,13 +185,14 @@ class Launch:
                 seeds=seeds,
                 backbone_digest=backbone_digest,
                 caption=caption,
-                precision=self.precision,
+                precision=precision or self.precision,
             )
         )
 
-    def real_study(self, seeds: Sequence[int]) -> Study:
+    def real_study(self, seeds: Sequence[int], precision: Precision | None = None) -> Study:
         """The study on prepared data; the perceptual network's weights are there afterwards."""
-        study = self.study(self.data, seeds=seeds, backbone_digest=assets.ASSETS[self.config.backbone].sha256[:16])
+        digest = assets.ASSETS[self.config.backbone].sha256[:16]
+        study = self.study(self.data, seeds=seeds, backbone_digest=digest, precision=precision)
         if self._backbone(study):
             assets.fetch(self.config.backbone, self.cache)
         return study

@@ -1,5 +1,6 @@
 """`python -m sweeps.ablation`, from a request to an exit code."""
 
+from collections.abc import Callable
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from sweeps.deblurring.config import Precision
 from sweeps.estimate import Estimate
 from sweeps.launch import Launch, Request, run, summary
 from sweeps.lock import only_driver
@@ -72,14 +74,26 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         if sweep.over():
             launch.console.print(f"Nothing to train: all {len(stages)} stages are in the store already.")
             code = 0
-        elif code := run(launch, study, sweep, progress, resources):
-            return code
         else:
+            _say_other_precision(launch, tracker, lambda precision: change(launch.real_study(count, precision)))
+            if code := run(launch, study, sweep, progress, resources):
+                return code
             code = summary(launch.console, sweep)
         _register(launch.console, tracker, study, published.curve)
         if flat and not code:
             _compare(launch.console, tracker, tree, study)
         return code
+
+
+def _say_other_precision(launch: Launch, tracker: "MLflowTracker", study_in: Callable[[Precision], Study]) -> None:
+    """Say that the store has rows in another precision: who has them may not want these too."""
+    other: Precision = "float32" if launch.precision == "bfloat16" else "bfloat16"
+    found = [stage for stage in study_in(other).stages() if stage.steps and tracker.find(stage)]
+    if found:
+        what = f"The store has {counted(len(found), 'stage')} of this sweep in {other}"
+        launch.console.print(
+            f"{what}; with --precision {other} it goes on from there.", highlight=False, soft_wrap=True
+        )
 
 
 def _register(console: Console, tracker: "MLflowTracker", study: Study, metric: str) -> None:

@@ -250,6 +250,19 @@ def test_the_report_needs_the_store_alone(swept, tmp_path):
     assert "Not here, as another study trains them and it has not: Content loss, as long as + Perceptual" in page
 
 
+def test_rows_that_the_store_has_in_another_precision_are_told(swept, cache, faces_folder, tmp_path):
+    runs, done = swept
+    used = re.search(r"Training +(\w+) on cpu", done.stdout)[1]
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[used]
+    shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("ray", "tune"))
+    again = ablation(cache, faces_folder, tmp_path / "runs", "--engine", "in-process", "--precision", other)
+    assert again.returncode == 0, again.stderr
+    said = f"The store has 5 stages of this sweep in {used}; with --precision {used} it goes on from there."
+    assert said in again.stdout
+    assert "5 stages trained" in again.stdout
+    assert "The store has" not in done.stdout
+
+
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):
     runs, diverging = tmp_path / "runs", {"optimiser.learning_rate": 1e30}
     for attempt in (1, 2):
