@@ -142,22 +142,22 @@ def show(
     earlier: Earlier | None = None,
 ) -> None:
     """A name and a line of numbers for each: medians over repeats, of the ratio the smallest and the largest too; last
-    the median of its `earlier` ratios. Below, what breaks its limit and what became worse."""
-    columns = ("ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else []))
-    console.print(_line(columns), style="bold", highlight=False, soft_wrap=True)
-    for group, comparisons in groups.items():
-        console.print(f"\n{group}", style="bold", highlight=False)
-        for each in comparisons:
-            style = "red" if each.broken else ""
-            title = f"{each.name} ({each.detail})" if each.detail else each.name
-            console.print(title, style=style, highlight=False, markup=False, soft_wrap=True)
-            before = [_before(earlier.ratios(group, each.name))] if earlier else []
-            cells = [each.missing] if each.missing else [*_cells(each), *before]
-            console.print(_line(cells), style=style or "cyan", highlight=False, soft_wrap=True)
+    the median of its `earlier` ratios. Below, what both were taken on, what only the earlier run has, what breaks its
+    limit and what became worse."""
 
     def say(line: str, style: str = "") -> None:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
+    say(_line(("ours", "theirs", "ratio", "from – to", "limit", *(["before"] if earlier else []))), "bold")
+    for group, comparisons in groups.items():
+        say(f"\n{group}", "bold")
+        for each in comparisons:
+            style = "red" if each.broken else ""
+            title = f"{each.name} ({each.detail})" if each.detail else each.name
+            say(title, style)
+            before = [_before(earlier.ratios(group, each.name))] if earlier else []
+            cells = [each.missing] if each.missing else [*_cells(each), *before]
+            say(_line(cells), style or "cyan")
     say("\n" + _described(on))
     if earlier:
         say(f"before: {_described(earlier.machine)}")

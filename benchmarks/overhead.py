@@ -48,22 +48,15 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     """This engine against plain Tune, against the same sweep in one process, and against training alone."""
     stages = [Stage(name=f"toy {number}", config=Toy(number=number), steps=STEPS, seed=1) for number in range(STAGES)]
     settings = Settings(cache=folder, log_every=1, validate_every=STEPS, checkpoint_every=STEPS)
+    empty = folder / STORE
+    connect(_store(folder))  # makes it; MLflow takes seconds for a new one
     one_core = Resources(cpus=1, gpus=0.0, at_once=CORES)
-
-    def stored(prepare: Way) -> Way:
-        def way(place: Path) -> Callable[[], None]:
-            shutil.copy(folder / STORE, place)
-            return prepare(place)
-
-        return way
-
     ways: dict[str, Callable[[Sequence[Stage]], Way]] = {
-        "ray": lambda some: stored(partial(_sweep, some, lambda place: RayEngine(settings, one_core, place))),
-        "plain": lambda some: stored(partial(_plain, some)),
-        "in-process": lambda some: stored(partial(_sweep, some, lambda place: InProcessEngine(settings))),
+        "ray": lambda some: partial(_sweep, some, empty, lambda place: RayEngine(settings, one_core, place)),
+        "plain": lambda some: partial(_plain, some, empty),
+        "in-process": lambda some: partial(_sweep, some, empty, lambda place: InProcessEngine(settings)),
         "bare": lambda some: partial(_bare, some, settings),
     }
-    connect(_store(folder))  # makes the empty one
     _start_ray()
     try:
         # Once for warmth: the first use of a library reads its files.
@@ -108,7 +101,8 @@ def _store(place: Path) -> str:
     return f"sqlite:///{place / STORE}"
 
 
-def _sweep(stages: Sequence[Stage], engine: Callable[[Path], Engine], place: Path) -> Callable[[], None]:
+def _sweep(stages: Sequence[Stage], empty: Path, engine: Callable[[Path], Engine], place: Path) -> Callable[[], None]:
+    shutil.copy(empty, place)
     tracker = MLflowTracker(
         uri=_store(place),
         artifacts=place / "artifacts",
@@ -142,7 +136,9 @@ def _sweep(stages: Sequence[Stage], engine: Callable[[Path], Engine], place: Pat
     return run
 
 
-def _plain(stages: Sequence[Stage], place: Path) -> Callable[[], None]:
+def _plain(stages: Sequence[Stage], empty: Path, place: Path) -> Callable[[], None]:
+    shutil.copy(empty, place)
+    connect(_store(place))
     numbers = [stage.config.number for stage in stages if isinstance(stage.config, Toy)]
     return partial(plain_tune.run, numbers, uri=_store(place), folder=place)
 

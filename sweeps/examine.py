@@ -16,9 +16,8 @@ from sweeps.checkup import Finding, Level
 from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
 from sweeps.launch import Launch, Request
-from sweeps.learner import Execution
 from sweeps.measure import checkpoint_bytes
-from sweeps.resources import Machine, best_precision, chains_at_once, require_compiler, share_out
+from sweeps.resources import Machine, best_precision, chains_at_once, share_out
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data
 from sweeps.weights import Found
@@ -168,9 +167,7 @@ def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage], *, pre
     yield checkup.attempt("resources", share, mend="leave --cpus-per-trial and --gpus-per-trial out")
 
     def training() -> str:
-        if request.compiled and device == "cpu" and not request.cluster:
-            require_compiler()
         chosen = best_precision(device, machine) if precision == "auto" else precision
-        return ", ".join([chosen, *Execution(fused=request.fused, compiled=request.compiled).choices])
+        return ", ".join([chosen, *request.execution(device).choices])
 
     yield checkup.attempt("training", training, mend="install g++, or leave --compile out")

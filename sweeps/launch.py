@@ -98,6 +98,16 @@ class Request:
             raise ValueError(f"--address needs --engine ray, got {self.engine}")
         return None
 
+    def execution(self, device: str) -> Execution:
+        """How trials compute on `device`.
+
+        Raises:
+            ValueError: they are to compile for this machine's processor, and there is no compiler.
+        """
+        if self.compiled and device == "cpu" and not self.cluster:
+            require_compiler()
+        return Execution(device=device, fused=self.fused, compiled=self.compiled)
+
 
 class Launch:
     """A request, checked; data, machine and engine are looked at when they are first needed.
@@ -221,14 +231,8 @@ class Launch:
 
     @cached_property
     def execution(self) -> Execution:
-        """How trials compute.
-
-        Raises:
-            ValueError: they are to compile for this machine's processor, and there is no compiler.
-        """
-        if self.request.compiled and self.device == "cpu" and not self.request.cluster:
-            require_compiler()
-        return Execution(device=self.device, fused=self.request.fused, compiled=self.request.compiled)
+        """How trials compute; see `Request.execution`."""
+        return self.request.execution(self.device)
 
     def resources(self, wanted: int) -> Resources:
         """A trial's share where `wanted` can run at once."""

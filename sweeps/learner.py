@@ -26,7 +26,8 @@ class Execution:
     @property
     def choices(self) -> tuple[str, ...]:
         """What is not as it is by default, in words, but for the device."""
-        return (*(("compiled",) if self.compiled else ()), *(() if self.fused else ("not fused",)))
+        words = {"compiled": self.compiled, "not fused": not self.fused}
+        return tuple(word for word, holds in words.items() if holds)
 
 
 class Test(Protocol):

@@ -98,7 +98,21 @@ def test_ssim_closed_forms(ssim, pair):
 @pytest.mark.parametrize("ssim", [ssim2d, ssim3d])
 def test_ssim_gradcheck(ssim):
     x, y = torch.rand(2, 1, 3, 4, 5, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(lambda x: ssim(x, y), x.requires_grad_())
+    assert torch.autograd.gradcheck(ssim, (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("ssim", [ssim2d, ssim3d])
+def test_ssim_is_float32_under_autocast(ssim, pair):
+    with torch.autocast("cpu", torch.bfloat16):
+        low = ssim(*pair)
+    assert torch.equal(low, ssim(*pair))
+
+
+@pytest.mark.parametrize("ssim", [ssim2d, ssim3d])
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (5, 3, 7, 1), (1, 1, 1, 9)])
+def test_ssim_of_unusual_shapes(ssim, shape):
+    images = torch.rand(shape)
+    torch.testing.assert_close(ssim(images, images), torch.ones(len(images)))
 
 
 def test_aligned_psnr_matches_brute_force(pair):

@@ -27,7 +27,7 @@ from sweeps.checkup import Finding, Level, NodeReport
 from sweeps.examine import examine
 from sweeps.launch import Request
 from sweeps.lock import only_driver
-from sweeps.resources import best_precision, this_machine
+from sweeps.resources import this_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 MEND = "the mend"
@@ -595,14 +595,17 @@ def test_what_the_sweep_would_refuse(changes, parts, request_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "has_bfloat16", "words"),
     [
-        ({"precision": "float32"}, "float32"),
-        ({"precision": "bfloat16", "fused": False}, "bfloat16, not fused"),
-        ({}, best_precision("cpu", this_machine())),
+        ({"precision": "float32"}, True, "float32"),
+        ({"precision": "bfloat16", "fused": False}, False, "bfloat16, not fused"),
+        ({}, True, "bfloat16"),
+        ({}, False, "float32"),
     ],
 )
-def test_how_it_would_train(changes, words, request_of):
+def test_how_it_would_train(changes, has_bfloat16, words, request_of, monkeypatch):
+    machine = replace(this_machine(), cpu_bfloat16=has_bfloat16)
+    monkeypatch.setattr("sweeps.launch.this_machine", lambda: machine)
     (training,) = [finding for finding in examine(request_of(**changes), seeds=[1]) if finding.name == "training"]
     assert is_ok(training)
     assert training.found == words

@@ -255,12 +255,19 @@ def test_rows_that_the_store_has_in_another_precision_are_told(swept, cache, fac
     used = re.search(r"Training +(\w+) on cpu", done.stdout)[1]
     other = {"float32": "bfloat16", "bfloat16": "float32"}[used]
     shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("ray", "tune"))
-    again = ablation(cache, faces_folder, tmp_path / "runs", "--engine", "in-process", "--precision", other)
+    again = ablation(
+        cache, faces_folder, tmp_path / "runs", "--engine", "in-process", "--precision", other, "--no-fused"
+    )
     assert again.returncode == 0, again.stderr
+    assert f"Training        {other} on cpu, not fused" in again.stdout
     said = f"The store has 5 stages of this sweep in {used}; with --precision {used} it goes on from there."
     assert said in again.stdout
     assert "5 stages trained" in again.stdout
     assert "The store has" not in done.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tables")
+    hardware = [run.data.tags[record.TAG_HARDWARE] for run in client.search_runs([experiment.experiment_id])]
+    assert sum(each.endswith(", not fused") for each in hardware) == 5
 
 
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):
