@@ -88,7 +88,7 @@ def _ssim(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Tensor:
 def _similarity(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> Tensor:
     """SSIM at each pixel, (B, C, H, W)."""
     x, y = (F.pad(images, (_RADIUS,) * 4, mode="replicate") for images in (x, y))
-    # Of the two variances only their sum matters. A window's weights sum to 1, so that the constants can be added before.
+    # Of the two variances only their sum matters; and as the weights sum to 1, the constants can be added before them.
     c1, both = x.new_tensor(_C1), x.new_tensor(_C1 + _C2)
     mean_x, mean_y = smooth(x), smooth(y)
     products = smooth(torch.addcmul(both, x, y, value=2))
