@@ -16,7 +16,7 @@ from datasets.blur import blur
 from datasets.kernels import motion_kernels
 
 SIZES = range(13, 28, 2)
-PER_SIZE, LOOPED_PER_SIZE = 2500, 8
+PER_SIZE, LOOPED_PER_SIZE = 2500, 40
 """Of each size, the kernels that are drawn together and those that are drawn one by one."""
 IMAGES, SIDE = 64, 128
 KERNELS_LEAST, BLUR_LEAST = 30.0, 10.0

@@ -1,7 +1,8 @@
 """Floating-point operations per second: what a machine reaches at best, and what an action reaches."""
 
 from collections.abc import Callable
-from statistics import median
+from functools import partial
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,15 @@ def flops(action: Callable[[], object]) -> int:
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:
-    """Median seconds of an action that is done again until they sum up to `at_least`; on a GPU, until it is done."""
+    """Mean seconds of an action that is done again until they sum up to `at_least`; on a GPU, until it is done.
+
+    Not their median: where a processor runs at half its speed every few milliseconds, as one does whose core is shared,
+    the median of short actions would leave that out and that of long ones not.
+    """
     times: list[float] = []
     while sum(times) < at_least:
         times.append(timed(lambda: _finished(action)))
-    return median(times)
+    return fmean(times)
 
 
 def _finished(action: Callable[[], object]) -> None:
@@ -40,26 +45,25 @@ def _finished(action: Callable[[], object]) -> None:
         torch.cuda.synchronize()
 
 
-def best_convolution(precision: str) -> tuple[float, str]:
-    """GFLOP/s of the fastest of some convolutions on as many cores as PyTorch has threads; and its shape."""
-    rates = {
-        f"{count}×{channels}×{side}×{side}, {kernel}×{kernel}": _convolution(count, channels, side, kernel, precision)
-        for count, channels, side, kernel in CONVOLUTIONS
-    }
-    shape = max(rates, key=lambda each: rates[each])
-    return rates[shape], shape
+class Convolution:
+    """A convolution of so many images, channels in and out, and sides of images and kernel."""
+
+    def __init__(self, count: int, channels: int, side: int, kernel: int, *, precision: str) -> None:
+        self.name = f"{count}×{channels}×{side}×{side}, {kernel}×{kernel}"
+        images = _random(count, channels, side, side, precision=precision)
+        weight = _random(channels, channels, kernel, kernel, precision=precision)
+        self._action = torch.inference_mode()(partial(F.conv2d, images, weight, padding=kernel // 2))
+        self._operations = flops(self._action)
+
+    def rate(self, *, at_least: float) -> float:
+        """GFLOP/s over so many seconds, on as many cores as PyTorch has threads."""
+        return self._operations / seconds_each(self._action, at_least=at_least) / GIGA
 
 
-def _convolution(count: int, channels: int, side: int, kernel: int, precision: str) -> float:
-    images = _random(count, channels, side, side, precision=precision)
-    weight = _random(channels, channels, kernel, kernel, precision=precision)
-
-    def action() -> Tensor:
-        return F.conv2d(images, weight, padding=kernel // 2)
-
-    with torch.inference_mode():
-        operations = flops(action)
-        return operations / seconds_each(action, at_least=0.1) / GIGA
+def best_convolution(precision: str) -> Convolution:
+    """The fastest of CONVOLUTIONS, for .1 s each."""
+    each = [Convolution(*shape, precision=precision) for shape in CONVOLUTIONS]
+    return max(each, key=lambda convolution: convolution.rate(at_least=0.1))
 
 
 def _random(*shape: int, precision: str) -> Tensor:

@@ -55,7 +55,7 @@ def measure(field: str, value: int, cache: Path) -> Point:
         stage = replace(stage, generator=replace(stage.generator, scales=value))
     learner = TrainingLearner(stage, seed=1, execution=Execution(), cache=cache)
     operations = flops(learner.step)
-    rate, _ = best_convolution(stage.precision)
+    rate = best_convolution(stage.precision).rate(at_least=TIMED)
     return Point(value=value, taken=seconds_each(learner.step, at_least=TIMED), model=operations / rate / GIGA)
 
 

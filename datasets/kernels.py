@@ -47,13 +47,13 @@ def motion_kernels(*, sizes: Sequence[int], per_size: int, seed: int) -> KernelS
     box = max(sizes)
     kernels = np.zeros((len(sizes), per_size, box, box), np.float32)
     for block, size in zip(kernels, sizes, strict=True):
-        paths = trajectories(per_size, rng=rng)
+        paths = trajectories(per_size, rng=rng).T
         extents = rng.uniform(0.6, 0.95, per_size) * size
         margin = (box - size) // 2
         inner = block[:, margin : margin + size, margin : margin + size]
         for start in range(0, per_size, AT_ONCE):
             some = slice(start, start + AT_ONCE)
-            inner[some] = _rasterise(paths[some], extents[some], size)
+            inner[some] = _rasterise(paths[:, some], extents[some], size)
     return _kernel_set(kernels.reshape(-1, box, box), np.repeat(np.asarray(sizes, np.int64), per_size))
 
 
@@ -93,26 +93,26 @@ def trajectories(count: int, *, rng: np.random.Generator, steps: int = STEPS) ->
 def _rasterise(
     paths: npt.NDArray[np.complex128], extents: npt.NDArray[np.float64], size: int
 ) -> npt.NDArray[np.float64]:
-    """Share of time at each pixel, (N, size, size), of `paths` (N, T) scaled to cover `extents` (N,)."""
+    """Share of time at each pixel, (N, size, size), of `paths` (T, N) scaled to cover `extents` (N,)."""
+    steps, count = paths.shape
     points = np.stack([paths.imag, paths.real])
-    low, high = points.min(axis=2, keepdims=True), points.max(axis=2, keepdims=True)
+    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+    # In place: fresh memory takes longer than the arithmetic.
+    points -= (low + high) / 2
     # A point covers a pixel, so points that span extent - 1 cover extent pixels, and no weight falls outside
     # the box.
-    scale = (extents[:, None] - 1) / (high - low).max(axis=0)
-    y, x = (points - (low + high) / 2) * scale + (size - 1) / 2
-    row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-    dy, dx = y - row, x - column
-    corner = ((np.arange(len(paths))[:, None] * size + row) * size + column).ravel()
-    total = np.zeros(len(paths) * size * size)
-    for offset, weight in (
-        (0, (1 - dy) * (1 - dx)),
-        (1, (1 - dy) * dx),
-        (size, dy * (1 - dx)),
-        (size + 1, dy * dx),
-    ):
-        at_corner = np.bincount(corner, weight.ravel(), minlength=total.size)
+    points *= (extents - 1) / (high - low).max(axis=0)
+    points += (size - 1) / 2
+    corners = points.astype(np.int64)  # no coordinate is negative
+    points -= corners
+    (row, column), (dy, dx) = corners, points
+    pixel = ((np.arange(count) * size + row) * size + column).ravel()
+    total = np.zeros(count * size * size)
+    up, left = 1 - dy, 1 - dx
+    for offset, weight in ((0, up * left), (1, up * dx), (size, dy * left), (size + 1, dy * dx)):
+        at_corner = np.bincount(pixel, weight.ravel(), minlength=total.size)
         total[offset:] += at_corner[: total.size - offset]
-    kernels: npt.NDArray[np.float64] = total.reshape(-1, size, size) / paths.shape[1]
+    kernels: npt.NDArray[np.float64] = total.reshape(-1, size, size) / steps
     return kernels
 
 

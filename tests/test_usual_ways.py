@@ -83,7 +83,7 @@ def test_the_loop_rasterises_as_ours(size):
     kernels = [
         usual_ways.rasterised(path, extent=extent, size=size) for path, extent in zip(paths, extents, strict=True)
     ]
-    np.testing.assert_allclose(kernels, _rasterise(paths, extents, size), atol=1e-12)
+    np.testing.assert_allclose(kernels, _rasterise(paths.T, extents, size), atol=1e-12)
 
 
 def test_a_kernel_of_the_loop_is_a_distribution_that_fills_its_box():
