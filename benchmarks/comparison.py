@@ -19,6 +19,9 @@ from sweeps.provenance import git_state
 WIDTHS = (16, 16, 7, 15, 14, 6)
 """Of the columns of a comparison's line: 79 characters with the spaces between them."""
 
+ENOUGH = 3
+"""Repeats on each side for a verdict."""
+
 Way = Callable[[Path], Callable[[], None]]
 """Prepares an empty folder; what it returns is timed."""
 
@@ -67,8 +70,8 @@ class Comparison:
         return ""
 
     def worse_than(self, earlier: Sequence[float]) -> bool:
-        """Whether each of the repeats has a worse ratio than each of an earlier run's."""
-        if not self.ratios or not earlier:
+        """Whether each of the repeats has a worse ratio than each of an earlier run's; of fewer than three, none has."""
+        if min(len(self.ratios), len(earlier)) < ENOUGH:
             return False
         if self.unit.endswith("/s"):
             return max(self.ratios) < min(earlier)
@@ -168,7 +171,7 @@ def show(
             if each.broken:
                 say(each.broken, "red")
             if earlier and each.worse_than(earlier.ratios(group, each.name)):
-                say(f"{each.name}: worse than before, each repeat than each", "yellow")
+                say(f"{each.name}: worse than before, in each repeat", "yellow")
 
 
 def _described(machine: Mapping[str, object]) -> str:

@@ -96,7 +96,14 @@ def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, wor
     for now, said in ((before, False), (overlapping, False), (apart, True)):
         console = Console(record=True, width=120)
         show({"group": [now]}, console, on={}, earlier=earlier)
-        assert ("it: worse than before, each repeat than each" in console.export_text()) == said
+        assert ("it: worse than before, in each repeat" in console.export_text()) == said
+
+
+def test_one_repeat_is_no_verdict():
+    each = Comparison(name="it", ours=(2.0,) * 3, theirs=(1.0,) * 3)
+    assert each.worse_than([1.0, 1.0, 1.0])
+    assert not each.worse_than([1.0, 1.0])
+    assert not replace(each, ours=(2.0,), theirs=(1.0,)).worse_than([1.0, 1.0, 1.0])
 
 
 def test_an_earlier_runs_machine_and_what_is_no_more_are_named(tmp_path):
