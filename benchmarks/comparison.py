@@ -70,7 +70,7 @@ class Comparison:
         return ""
 
     def worse_than(self, earlier: Sequence[float]) -> bool:
-        """Whether each of the repeats has a worse ratio than each of an earlier run's; of fewer than three, none has."""
+        """Whether each repeat has a worse ratio than each of an earlier run's; of fewer than ENOUGH, none has."""
         if min(len(self.ratios), len(earlier)) < ENOUGH:
             return False
         if self.unit.endswith("/s"):
