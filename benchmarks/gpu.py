@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile, supported_activities
 
 from benchmarks.comparison import Comparison
 from benchmarks.inference import BATCHES, SIDE, restorer
 from benchmarks.made_up import config_of, made_up_stages
-from benchmarks.rates import GIGA, PRODUCT, best_product, flops, seconds_each
+from benchmarks.rates import GIGA, PRODUCT, best_product, finish, flops, seconds_each
 from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -53,7 +53,10 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     """Rates, shares, waits and hours; where there is no GPU, what would be measured."""
     present, machine = torch.cuda.is_available(), this_machine()
     stages = made_up_stages(paper().config, folder, faces=FACES if present else 2, device="cuda", machine=machine)
-    times = {stage.key: _time(config_of(stage), repeats, folder) if present else Times() for stage in stages}
+    times = {
+        stage.key: time_steps(config_of(stage), device="cuda", repeats=repeats, cache=folder) if present else Times()
+        for stage in stages
+    }
     comparisons = [
         *(each for stage in stages for each in _of_stage(stage.name, times[stage.key])),
         _schedule(stages[-1], times),
@@ -62,8 +65,9 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     return comparisons if present else [replace(each, missing="no GPU") for each in comparisons]
 
 
-def _time(config: TrainingStage, repeats: int, cache: Path) -> Times:
-    ways = [Execution(device="cuda", compiled=compiled) for compiled in (False, True)]
+def time_steps(config: TrainingStage, *, device: str, repeats: int, cache: Path, side: int = PRODUCT) -> Times:
+    """Times on a device, against products of matrices of so many rows; tests run it on a processor."""
+    ways = [Execution(device=device, compiled=compiled) for compiled in (False, True)]
     eager, compiled = (TrainingLearner(config, seed=1, execution=way, cache=cache) for way in ways)
     operations = flops(eager.step)
     for _ in range(3):
@@ -71,7 +75,7 @@ def _time(config: TrainingStage, repeats: int, cache: Path) -> Times:
         compiled.step()
     step, fast, batch, best, waits = [], [], [], [], []
     for _ in range(repeats):
-        best.append(best_product(config.precision))
+        best.append(best_product(config.precision, device=device, side=side))
         step.append(seconds_each(eager.step, at_least=TIMED))
         fast.append(seconds_each(compiled.step, at_least=TIMED))
         batch.append(seconds_each(eager.draw, at_least=TIMED / 10))
@@ -90,8 +94,8 @@ def _time(config: TrainingStage, repeats: int, cache: Path) -> Times:
 
 def _waits(action: Callable[[], object]) -> int:
     """How often the processor waits for the GPU while it does something some times, and while the profile ends."""
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+    finish(lambda: None)
+    with profile(activities=supported_activities()) as profiled:
         for _ in range(PROFILED):
             action()
     return sum(each.count for each in profiled.key_averages() if each.key in WAITS)

@@ -35,11 +35,12 @@ def seconds_each(action: Callable[[], object], *, at_least: float) -> float:
     """
     times: list[float] = []
     while sum(times) < at_least:
-        times.append(timed(lambda: _finished(action)))
+        times.append(timed(lambda: finish(action)))
     return fmean(times)
 
 
-def _finished(action: Callable[[], object]) -> None:
+def finish(action: Callable[[], object]) -> None:
+    """Do it; on a GPU, wait until it is done."""
     action()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -71,8 +72,8 @@ def _random(*shape: int, precision: str) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def best_product(precision: str) -> float:
-    """GFLOP/s of the product of two large matrices on the GPU."""
-    left, right = torch.randn(2, PRODUCT, PRODUCT, device="cuda", dtype=DTYPES[precision])
+def best_product(precision: str, *, device: str, side: int = PRODUCT) -> float:
+    """GFLOP/s of the product of two large matrices."""
+    left, right = torch.randn(2, side, side, device=device, dtype=DTYPES[precision])
     seconds_each(lambda: left @ right, at_least=0.2)
-    return 2 * PRODUCT**3 / seconds_each(lambda: left @ right, at_least=0.5) / GIGA
+    return 2 * side**3 / seconds_each(lambda: left @ right, at_least=0.5) / GIGA

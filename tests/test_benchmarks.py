@@ -249,6 +249,23 @@ def test_without_a_gpu_each_of_its_rows_says_so(tmp_path):
     assert any("200,000 iterations" in name for name in names)
 
 
+def test_what_times_a_gpu_runs_on_a_processor(tiny_inputs, monkeypatch):
+    """All but the GPU, and the compiler, which takes minutes: no call is written for a machine that nobody had."""
+    inputs, cache = tiny_inputs
+    monkeypatch.setattr(gpu, "TIMED", 0.01)
+    monkeypatch.setattr(gpu, "PROFILED", 2)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    config = steps.config_of(tables(inputs).stages()[-1])
+    times = gpu.time_steps(config, device="cpu", repeats=2, cache=cache, side=64)
+    operations = rates.flops(config.learner(seed=1, execution=Execution(), cache=cache).step)
+    assert [rate * seconds * rates.GIGA for rate, seconds in zip(times.rate, times.step, strict=True)] == pytest.approx(
+        [operations] * 2
+    )
+    assert times.waits == (0, 0)
+    assert min(*times.best, *times.batch, *times.compiled) > 0
+    assert max(times.batch) < min(times.step)
+
+
 def test_the_schedule_takes_its_stages_one_after_another(tiny_inputs):
     inputs, _ = tiny_inputs
     last = tables(inputs).stages()[-1]
@@ -265,7 +282,9 @@ def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path):
 
     def private(faces):
         config = memory.made_up_config("quick", tmp_path, faces=faces)
-        with Child("benchmarks.memory", config, tmp_path) as one, Child("benchmarks.memory", config, tmp_path):
+        with Child("benchmarks.memory", config, tmp_path) as one, Child("benchmarks.memory", config, tmp_path) as other:
+            memory.advance(one)
+            memory.advance(other)
             return memory.megabytes(one, *memory.PRIVATE), memory.megabytes(one, "Rss")
 
     (few, read_few), (many, read_many) = private(1), private(6464)
