@@ -74,7 +74,7 @@ def measure(name: str, module: str, repeats: int) -> list[Comparison]:
         try:
             compare = import_module(f"benchmarks.{module}").compare
             comparisons: list[Comparison] = compare(repeats=repeats, folder=Path(folder))
-        except (ImportError, RuntimeError, SubprocessError) as error:
+        except (AssertionError, ImportError, OSError, RuntimeError, SubprocessError) as error:
             comparisons = [Comparison(name=name, missing=" ".join(str(error).split())[:200], failed=True)]
         finally:
             os.environ.clear()

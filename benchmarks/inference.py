@@ -27,13 +27,15 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 def _compare(preset: str, batch: int, repeats: int) -> Comparison:
     images = torch.rand(batch, 3, SIDE, SIDE)
-    ways = [restorer(preset, device="cpu", channels_last=channels_last) for channels_last in (True, False)]
+    ways = [
+        partial(restorer(preset, device="cpu", channels_last=channels_last), images) for channels_last in (True, False)
+    ]
     seconds: list[list[float]] = [[], []]
     for way in ways:
-        way(images[:1])  # the first call prepares the network
+        way()
     for repeat in range(repeats):
         for turn in (repeat % 2, 1 - repeat % 2):
-            seconds[turn].append(seconds_each(partial(ways[turn], images), at_least=TIMED) / batch)
+            seconds[turn].append(seconds_each(ways[turn], at_least=TIMED) / batch)
     return Comparison(
         name=f"{preset} preset's network: an image of {SIDE}×{SIDE} in a batch of {batch}, against NCHW and no_grad",
         ours=tuple(seconds[0]),

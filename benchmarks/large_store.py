@@ -6,6 +6,8 @@ The first run is MLflow's own work; the others are its rows in the database, cop
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,21 +43,20 @@ def fill(folder: Path, *, rows: int, seeds: int) -> None:
         client.set_experiment_tag(experiment, tag, value)
     rng = np.random.default_rng(0)
     history = [(100 * point, dict.fromkeys(CURVES, 20 + 0.1 * point)) for point in range(1, CURVE + 1)]
-    first = None
-    with sqlite3.connect(folder / DATABASE) as database:
-        for row in range(rows):
-            for seed in range(1, seeds + 1):
-                columns = _per_image(23 + 0.05 * row + 0.05 * rng.standard_normal(), rng)
-                means = {record.test_metric(TEST, name): float(np.mean(columns[name])) for name in ("psnr", "ssim")}
-                if first is None:
-                    run = first = _add_run(client, experiment, _tags(row, seed), means, history)
-                else:
-                    run = uuid4().hex
-                    _copy_run(database, first, run, _tags(row, seed), means)
-                file = artifacts / run / "artifacts" / record.per_image_file(TEST)
-                file.parent.mkdir(parents=True)
-                pq.write_table(pa.table(columns), file)
-                (artifacts / run / "artifacts" / record.HISTORY_FILE).write_text(json.dumps(history))
+    first = ""
+    with closing(sqlite3.connect(folder / DATABASE)) as database, database:
+        for row, seed in product(range(rows), range(1, seeds + 1)):
+            columns = _per_image(23 + 0.05 * row + 0.05 * rng.standard_normal(), rng)
+            means = {record.test_metric(TEST, name): float(np.mean(columns[name])) for name in ("psnr", "ssim")}
+            if first:
+                run = uuid4().hex
+                _copy_run(database, first, run, _tags(row, seed), means)
+            else:
+                run = first = _add_run(client, experiment, _tags(row, seed), means, history)
+            file = artifacts / run / "artifacts" / record.per_image_file(TEST)
+            file.parent.mkdir(parents=True)
+            pq.write_table(pa.table(columns), file)
+            (artifacts / run / "artifacts" / record.HISTORY_FILE).write_text(json.dumps(history))
 
 
 def _record(rows: int, seeds: int) -> SweepRecord:

@@ -41,20 +41,20 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 
 def _compare(preset: str, *, repeats: int, folder: Path) -> Sequence[Comparison]:
-    config = made_up_config(preset, folder, faces=FACES)
+    few, many = (made_up_config(preset, folder, faces=faces) for faces in (2, FACES))
     needed, added, grown = [], [], []
     for _ in range(repeats):
+        with Child("benchmarks.memory", few, folder) as lone:  # what it would copy of the data is next to nothing
+            before = megabytes(lone, *PRIVATE)
+            advance(lone)
+            needed.append(megabytes(lone, *PRIVATE) - before)
         with ExitStack() as stack:
-            trials = [stack.enter_context(Child("benchmarks.memory", config, folder))]
+            trials = [stack.enter_context(Child("benchmarks.memory", many, folder))]
             advance(trials[0])
-            before = megabytes(trials[0], *PRIVATE)
-            advance(trials[0])
-            needed.append(megabytes(trials[0], *PRIVATE) - before)
             alone = _together(trials)
-            trials += [stack.enter_context(Child("benchmarks.memory", config, folder)) for _ in range(TRIALS - 1)]
+            trials += [stack.enter_context(Child("benchmarks.memory", many, folder)) for _ in range(TRIALS - 1)]
             started = _together(trials)
             for trial in trials[1:]:
-                advance(trial)
                 advance(trial)
             whole = _together(trials)
             added.append((whole - alone) / (TRIALS - 1))
@@ -85,7 +85,7 @@ def made_up_config(preset: str, folder: Path, *, faces: int) -> TrainingStage:
 
 
 def advance(trial: Child) -> None:
-    """To the next of: PyTorch imported, the data read, a step's tensors held."""
+    """From where it has PyTorch to where it holds the data and a step's tensors."""
     trial.ask()
     trial.answer()
 
@@ -102,18 +102,17 @@ def megabytes(trial: Child, *kinds: str) -> float:
 
 
 def hold(config: TrainingStage, cache: Path) -> None:
-    """After a line on standard input read the data, after the next hold what a step needs; end with the input."""
+    """After a line on standard input hold the data and what a step needs; end with the input."""
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what is no part of the network either
     print(0.0, flush=True)
     sys.stdin.readline()
-    faces, kernels = open_faces(config.data.faces, cache=cache), open_kernels(config.data.kernels, cache=cache)
-    print(float(faces.images.max()) + float(kernels.kernels.max()), flush=True)
-    sys.stdin.readline()
     learner = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
+    faces, kernels = open_faces(config.data.faces, cache=cache), open_kernels(config.data.kernels, cache=cache)
+    read = float(faces.images.max()) + float(kernels.kernels.max())  # all of their pages
     start_moments(next(part for part in learner.state.values() if isinstance(part, torch.optim.Optimizer)))
     losses, _ = learner.losses(*learner.draw())  # with the graph that holds the activations
-    print(float(losses["total"].detach()), flush=True)
+    print(read + float(losses["total"].detach()), flush=True)
     sys.stdin.read()
 
 

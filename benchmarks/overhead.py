@@ -74,7 +74,7 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     }
     return [
         Comparison(
-            name=f"{STAGES} trivial stages, against {what}",
+            name=f"{STAGES} trivial stages of {STEPS} reports, against {what}",
             ours=seconds["ray"],
             theirs=seconds[name],
             stages=STAGES,

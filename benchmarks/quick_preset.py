@@ -100,7 +100,12 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
             stages=len(study.stages()),
             limit=LIMIT,
         ),
-        Comparison(name="Quick preset, of it what waiting processes use", ours=tuple(waiting), theirs=whole),
+        Comparison(
+            name="Quick preset, of it what waiting processes use",
+            detail=f"one window of {WINDOW:.0f} s for all repeats",
+            ours=tuple(waiting),
+            theirs=whole,
+        ),
     ]
 
 

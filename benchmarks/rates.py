@@ -1,5 +1,6 @@
 """Floating-point operations per second: what a machine reaches at best, and what an action reaches."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from statistics import fmean
@@ -28,20 +29,25 @@ def flops(action: Callable[[], object]) -> int:
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:
-    """Mean seconds of an action that is done again until they sum up to `at_least`; on a GPU, until it is done.
+    """Mean seconds of an action that is done again until they sum up to `at_least`. On a GPU it is done as often in a
+    row, as in training, and waited for at the end.
 
     Not their median: where a processor runs at half its speed every few milliseconds, as one does whose core is shared,
     the median of short actions would leave that out and that of long ones not.
     """
+    if torch.cuda.is_available():
+        count = math.ceil(at_least / timed(lambda: finish(action)))
+        return timed(lambda: finish(*[action] * count)) / count
     times: list[float] = []
     while sum(times) < at_least:
-        times.append(timed(lambda: finish(action)))
+        times.append(timed(action))
     return fmean(times)
 
 
-def finish(action: Callable[[], object]) -> None:
-    """Do it; on a GPU, wait until it is done."""
-    action()
+def finish(*actions: Callable[[], object]) -> None:
+    """Do them; on a GPU, wait until all is done."""
+    for action in actions:
+        action()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

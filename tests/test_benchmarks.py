@@ -12,12 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import comparison, gpu, idle, memory, quick_preset, rates, steps
+from benchmarks import comparison, gpu, idle, large_store, memory, quick_preset, rates, steps
 from benchmarks.__main__ import measure
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from benchmarks.made_up import Child
 from datasets.blur import blur
 from datasets.kernels import open_kernels
+from sweeps import record
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.job import Job, Settings
@@ -25,6 +26,7 @@ from sweeps.learner import Execution
 from sweeps.presets import quick
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
+from sweeps.tracking import connect
 from sweeps.train import load_state, train_stage
 
 
@@ -249,21 +251,40 @@ def test_without_a_gpu_each_of_its_rows_says_so(tmp_path):
     assert any("200,000 iterations" in name for name in names)
 
 
+def multi_task(inputs):
+    """The config of the content stage."""
+    return steps.config_of(next(row for row in tables(inputs).rows if row.name == "multi-task").stages[0])
+
+
+def test_what_breaks_in_a_compiler_is_said_in_its_own_row(tiny_inputs, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such compiler")
+
+    inputs, cache = tiny_inputs
+    monkeypatch.setattr(gpu, "TIMED", 0.01)
+    monkeypatch.setattr(gpu, "PROFILED", 1)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    times = gpu.time_steps(multi_task(inputs), device="cpu", repeats=1, cache=cache, side=64)
+    whole, compiled, *_ = gpu._of_stage("it", times)
+    assert compiled.broken == "it step compiled, against not compiled failed: ValueError: no such compiler"
+    assert len(whole.ratios) == 1
+
+
 def test_what_times_a_gpu_runs_on_a_processor(tiny_inputs, monkeypatch):
-    """All but the GPU, and the compiler, which takes minutes: no call is written for a machine that nobody had."""
+    """All but the GPU's own part, and the compiler, which takes minutes."""
     inputs, cache = tiny_inputs
     monkeypatch.setattr(gpu, "TIMED", 0.01)
     monkeypatch.setattr(gpu, "PROFILED", 2)
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)
-    config = steps.config_of(tables(inputs).stages()[-1])
+    config = multi_task(inputs)
     times = gpu.time_steps(config, device="cpu", repeats=2, cache=cache, side=64)
     operations = rates.flops(config.learner(seed=1, execution=Execution(), cache=cache).step)
     assert [rate * seconds * rates.GIGA for rate, seconds in zip(times.rate, times.step, strict=True)] == pytest.approx(
         [operations] * 2
     )
-    assert times.waits == (0, 0)
-    assert min(*times.best, *times.batch, *times.compiled) > 0
-    assert max(times.batch) < min(times.step)
+    assert [len(each) for each in (times.best, times.batch, times.compiled, times.beside)] == [2] * 4
+    assert times.waits == ()  # a processor waits for no GPU: the profiler does not see the wait that is there
+    assert "does not see" in gpu._of_stage("it", times)[-1].missing
 
 
 def test_the_schedule_takes_its_stages_one_after_another(tiny_inputs):
@@ -277,8 +298,32 @@ def test_the_schedule_takes_its_stages_one_after_another(tiny_inputs):
     assert gpu._schedule(last, times).ours == (112.0, 224.0)
 
 
+def test_a_copied_run_has_all_that_mlflow_gave_the_first(tmp_path, monkeypatch):
+    """But what is its own: the id, the tags of its row and seed, the name, and the means."""
+    monkeypatch.setattr(large_store, "FACES", 2)
+    monkeypatch.setattr(large_store, "KERNELS", 2)
+    large_store.fill(tmp_path, rows=2, seeds=2)
+    client = connect(f"sqlite:///{tmp_path / large_store.DATABASE}")
+    experiment = client.get_experiment_by_name(large_store.STUDY).experiment_id
+    runs = client.search_runs([experiment])
+    assert len({run.info.run_id for run in runs}) == len({run.info.run_name for run in runs}) == 4
+    first = next(run for run in runs if run.data.tags[record.TAG_STAGE_KEY] == "row-0-1")
+    for run in runs:
+        assert run.info.artifact_uri == (tmp_path / "artifacts" / run.info.run_id / "artifacts").as_uri()
+        assert (run.info.status, run.data.params) == ("FINISHED", first.data.params)
+        assert run.data.tags.keys() == first.data.tags.keys()
+        assert run.data.metrics.keys() == first.data.metrics.keys()
+        for name in run.data.metrics:
+            points, firsts = (client.get_metric_history(each.info.run_id, name) for each in (run, first))
+            assert [point.step for point in points] == [point.step for point in firsts]
+            assert points[-1].value == run.data.metrics[name]
+    psnr = record.test_metric(large_store.TEST, "psnr")
+    assert len({run.data.metrics[psnr] for run in runs}) == 4
+
+
 def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path):
-    """As the system counts: what only one process has does not grow with the faces, which are 79 MB or 12 kB."""
+    """As the system counts, of processes that hold a learner: what only one has does not grow with the faces, which are
+    79 MB or 12 kB."""
 
     def private(faces):
         config = memory.made_up_config("quick", tmp_path, faces=faces)
@@ -295,7 +340,7 @@ def test_faces_and_kernels_are_shared_by_all_that_read_them(tmp_path):
 def test_the_plain_way_blurs_and_judges_the_same(tiny_inputs):
     """With the only kernel there is and no noise, its blurred images are those of its sharp ones; so is their loss."""
     inputs, cache = tiny_inputs
-    config = steps.config_of(next(row for row in tables(inputs).rows if row.name == "multi-task").stages[0])
+    config = multi_task(inputs)
     config = replace(config, batch_size=3, data=replace(config.data, noise=0.0))
     ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
     plain = steps.PlainLearner(config, seed=1, execution=Execution(fused=False), cache=cache)

@@ -154,10 +154,11 @@ class TrainingLearner:
     def _fast(self, network: Callable[..., R]) -> Callable[..., R]:
         """The network's call, compiled or not, in the precision of the stage; what it returns is float32."""
         call = torch.compile(network, dynamic=False) if self._execution.compiled else network
-        low = self._config.precision == "bfloat16"
+        # Not by way of self: a learner in a cycle would hold a GPU's memory until the garbage is collected.
+        device, low = self._device.type, self._config.precision == "bfloat16"
 
         def run(*inputs: Any) -> R:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+            with torch.autocast(device, torch.bfloat16, enabled=low):
                 outputs = call(*inputs)
             return _float32(outputs)  # type: ignore[no-any-return]
 

@@ -1,10 +1,12 @@
 """The fast ways to compute a step (low precision, fused, compiled) against the plain one, and the rules that choose."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,8 @@ LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 SIMPLE = ("channels-last", "channels-last+fused", "channels-last+fused+bfloat16")
 COMPILED = {
     "multi-task": ("channels-last+compiled", "channels-last+fused+bfloat16+compiled"),
-    "loss-adversarial": ("channels-last+compiled",),  # all of its networks; they take minutes to compile
+    # With bfloat16 too it was measured outside the bounds: .13 dB in the validation (docs/performance.md).
+    "loss-adversarial": ("channels-last+compiled",),
 }
 CASES = [(row, way) for row in COMPILED for way in (*SIMPLE, *COMPILED[row])]
 
@@ -73,8 +76,9 @@ def test_each_switch_switches_something(curves):
     well compute the same bits: of these the compiler says that it has been at work."""
     ends = {way: curves("loss-adversarial", way)["losses"][-1] for way in ("plain", *SIMPLE)}
     assert len({json.dumps(losses) for losses in ends.values()}) == len(ends)
-    for way in ("plain", *SIMPLE, *COMPILED["multi-task"]):
-        assert (curves("multi-task", way)["graphs"] > 0) == ("compiled" in way)
+    for row, ways in COMPILED.items():
+        for way in ("plain", *SIMPLE, *ways):
+            assert (curves(row, way)["graphs"] > 0) == ("compiled" in way)
 
 
 @pytest.mark.parametrize("row", ["multi-task", "loss-adversarial"])
@@ -85,11 +89,15 @@ def test_the_tolerance_is_well_below_what_training_changes(curves, row):
 
 
 class Unread(TorchDispatchMode):
-    """Refuses what makes a processor wait for a GPU: reading a tensor's value, or making one of a Python number."""
+    """Refuses what makes a processor wait for a GPU: reading a value, making a tensor of a Python number, and results
+    whose size follows from values. What copies a whole tensor to the processor is not seen on a processor."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal"), name
+        refused = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal", "_unique2")
+        assert name not in refused, name
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]), name
         return function(*args, **(kwargs or {}))
 
 
@@ -106,6 +114,23 @@ def test_no_step_reads_a_value_back(tiny_config, tiny_data, cache, precision):
         losses = learner.step()
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             float(losses["total"])
+        total = losses["total"].reshape(1)
+        with pytest.raises(AssertionError, match="index"):
+            total[torch.ones(1, dtype=torch.bool)]
+
+
+def test_a_learner_is_gone_when_nobody_has_it(tiny_config, tiny_data, cache):
+    """And with it what it holds of a GPU's memory, in a process that trains one stage after another."""
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="", caption="")
+    learner = last_stage(tables(inputs), "loss-adversarial").config.learner(seed=1, execution=Execution(), cache=cache)
+    learner.step()
+    gone = weakref.ref(learner)
+    gc.disable()
+    try:
+        del learner
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_low_precision_stays_within_the_networks(tiny_config, tiny_data, cache):
