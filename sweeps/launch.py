@@ -102,10 +102,10 @@ class Request:
         """How trials compute on `device`.
 
         Raises:
-            ValueError: they are to compile for this machine's processor, and there is no compiler.
+            ValueError: they are to compile on this machine, and there is no compiler.
         """
-        if self.compiled and device == "cpu" and not self.cluster:
-            require_compiler()
+        if self.compiled and not self.cluster:
+            require_compiler(device)
         return Execution(device=device, fused=self.fused, compiled=self.compiled)
 
 

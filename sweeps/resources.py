@@ -17,6 +17,8 @@ GPU_VENDORS = ("0x10de", "0x1002")
 """NVIDIA and AMD, on the PCI bus."""
 GPU_DRIVERS = ("nvidia*", "nvhost*", "kfd", "dxg")
 """Devices of NVIDIA's driver, its Jetsons', AMD's, and Windows' for the Linux in it: without a PCI bus to look at."""
+COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang"))}
+"""By device, the variable that names the compiler, and what is taken without it; on a GPU it is Triton that asks."""
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Of x86 processors; on ARM's nothing was measured."""
 
@@ -90,14 +92,19 @@ def resolve_device(name: str, machine: Machine) -> str:
     return name
 
 
-def require_compiler() -> None:
+def require_compiler(device: str) -> None:
     """
     Raises:
-        ValueError: there is none to compile networks for this machine's processor.
+        ValueError: there is none of those that PyTorch compiles networks for this machine's device with.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
-        raise ValueError(f"--compile needs a C++ compiler (CXX, else g++), got {compiler}, which is not there")
+    variable, programs = COMPILERS[device]
+    if named := os.environ.get(variable):
+        programs = (named,)
+    if not any(map(shutil.which, programs)):
+        raise ValueError(
+            f"--compile needs a compiler ({variable}, else {' or '.join(COMPILERS[device][1])}), "
+            f"got {' and '.join(programs)}, which is not there"
+        )
 
 
 def best_precision(device: str, machine: Machine) -> Literal["float32", "bfloat16"]:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
-from sweeps.resources import Machine, best_precision, processor_has_bfloat16, this_machine
+from sweeps.resources import Machine, best_precision, processor_has_bfloat16, require_compiler, this_machine
 from sweeps.stages import Stage
 from sweeps.studies import Inputs, tables
 from sweeps.train import load_state, train_stage
@@ -212,6 +213,24 @@ def test_a_processor_says_whether_it_computes_in_bfloat16(tmp_path, flag, bug, n
 
 def test_the_processor_here_is_taken_for_what_pytorch_takes_it_for():
     assert processor_has_bfloat16() == torch.cpu._is_avx512_bf16_supported()
+
+
+@pytest.mark.parametrize(("device", "variable", "program"), [("cpu", "CXX", "g++"), ("cuda", "CC", "clang")])
+def test_compiling_takes_the_devices_compiler(monkeypatch, tmp_path, device, variable, program):
+    """PyTorch's for a processor, Triton's for a GPU: either finds another by itself, or is told of one."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ValueError, match=rf"--compile needs a compiler \({variable}, else .*{re.escape(program)}.*got"):
+        require_compiler(device)
+    for name in (program, "mine"):
+        (tmp_path / name).touch(mode=0o755)
+    require_compiler(device)
+    (tmp_path / program).unlink()
+    monkeypatch.setenv(variable, "mine")
+    require_compiler(device)
+    monkeypatch.setenv(variable, "theirs")
+    with pytest.raises(ValueError, match="got theirs, which is not there"):
+        require_compiler(device)
 
 
 def test_the_precision_follows_what_trains():
