@@ -46,8 +46,8 @@ ON_REQUEST = ("memory",)
 @click.option(
     "--against",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named: where each repeat "
-    "is worse than each of the earlier ones. The exit code does not tell.",
+    help="The JSON file of an earlier run: its ratios are shown too, and what became worse is named: where each of the "
+    "repeats, of three at least, is worse than each of the earlier ones. The exit code does not tell.",
 )
 def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path | None) -> int:
     """Run benchmarks; what was measured is written after each of them."""
@@ -55,7 +55,11 @@ def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path |
     modules = {name: cli.lookup(BENCHMARKS, name, "the benchmark") for name in names or default}
     earlier = read(against) if against else None
     out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
-    write({}, out, on=(here := machine()))  # before minutes are spent
+    here = machine()
+    try:
+        write({}, out, on=here)  # before minutes are spent
+    except OSError as error:
+        raise ValueError(f"--out must be a file that can be written, got {out} ({error.strerror})") from error
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
         click.echo(f"{name} …", err=True, nl=False)

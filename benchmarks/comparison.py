@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from sweeps.provenance import git_state
+from sweeps.resources import best_precision, this_machine
 
 WIDTHS = (16, 16, 7, 15, 14, 6)
 """Of the columns of a comparison's line: 79 characters with the spaces between them."""
@@ -89,6 +90,16 @@ class Earlier:
         """Empty where there are none."""
         return self.groups.get(group, {}).get(name, ())
 
+    def unjudged(self, groups: Mapping[str, Sequence[Comparison]]) -> str:
+        """How many comparisons have too few repeats on either side, in words; empty where none has."""
+        repeats = [
+            min(len(each.ratios), len(self.ratios(group, each.name)))
+            for group, comparisons in groups.items()
+            for each in comparisons
+        ]
+        few = sum(count < ENOUGH for count in repeats)
+        return f"{few} of {len(repeats)}" if few else ""
+
     def missing_in(self, groups: Mapping[str, Sequence[Comparison]]) -> list[str]:
         """Names that only the earlier run has, in the groups that are in both."""
         return [
@@ -122,6 +133,8 @@ def machine() -> dict[str, object]:
     """What the numbers were taken on; `load` is the number of processes that wanted to run in the last minute."""
     return {
         "processor": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "precision": best_precision("cpu", this_machine()),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
@@ -166,6 +179,10 @@ def show(
         say(f"before: {_described(earlier.machine)}")
         for name in earlier.missing_in(groups):
             say(f"{name}: only before")
+        if unjudged := earlier.unjudged(groups):
+            say(f"no verdict on {unjudged}: it takes {ENOUGH} repeats, now and before", "yellow")
+    if any(each.broken for comparisons in groups.values() for each in comparisons):
+        say("Limits are for a machine that does nothing else. Broken:", "red")
     for group, comparisons in groups.items():
         for each in comparisons:
             if each.broken:
@@ -240,4 +257,4 @@ def read(path: Path) -> Earlier:
             },
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"--against must be a file that `make bench` wrote, got {path} ({error!r:.80})") from error
+        raise ValueError(f"--against must be a file that `make bench` wrote, got {path}") from error

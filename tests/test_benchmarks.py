@@ -98,7 +98,13 @@ def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, wor
     for now, said in ((before, False), (overlapping, False), (apart, True)):
         console = Console(record=True, width=120)
         show({"group": [now]}, console, on={}, earlier=earlier)
-        assert ("it: worse than before, in each repeat" in console.export_text()) == said
+        shown = console.export_text()
+        assert ("it: worse than before, in each repeat" in shown) == said
+        assert "no verdict" not in shown
+    few = replace(before, name="few", ours=(1.0,), theirs=(1.0,))
+    console = Console(record=True, width=120)
+    show({"group": [before, few]}, console, on={}, earlier=earlier)
+    assert "no verdict on 1 of 2: it takes 3 repeats, now and before" in console.export_text()
 
 
 def test_one_repeat_is_no_verdict():
