@@ -133,7 +133,7 @@ def test_a_rate_is_what_is_made_in_a_second(tmp_path, monkeypatch):
         repeats=2,
         folder=tmp_path,
     )
-    assert done.count("ours") == 2 + 2 * 4  # of .03 s, four take a tenth of a second
+    assert done.count("ours") == 2 + 2 * 9  # of .03 s, nine take a quarter of a second
     assert done.count("loop") == 2 + 2
     assert comparison == Comparison(
         name="it, against a loop",
