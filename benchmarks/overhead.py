@@ -1,8 +1,9 @@
 """What orchestration costs: 40 stages that do nothing, of five reports with eight metrics each.
 
 Both Ray engines use one Ray session with two cores, one core a trial, actors that are reused, no Tune log files, and a
-SQLite store that is empty in each repeat; Ray and the stores are started before the clock. Ours does more for its time:
-each stage also writes a checkpoint and a result, and its run has digests and a key by which it is found again.
+SQLite store that is empty in each repeat; Ray and the stores are started before the clock, the trials' processes after
+it. Ours does more for its time: each stage also writes a checkpoint and a result, and its run has digests and a key by
+which it is found again.
 """
 
 import logging
@@ -20,7 +21,6 @@ from mlflow.tracking import MlflowClient
 from benchmarks import plain_tune
 from benchmarks.comparison import Comparison, Way, side_by_side
 from benchmarks.toy import METRICS, STEPS, Toy
-from sweeps.engine import Engine, InProcessEngine
 from sweeps.job import Job, Settings
 from sweeps.provenance import Provenance
 from sweeps.resources import Resources
@@ -45,31 +45,26 @@ class Silent:
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
-    """This engine against plain Tune, against the same sweep in one process, and against training alone."""
+    """This engine against plain Tune, and against training alone."""
     stages = [Stage(name=f"toy {number}", config=Toy(number=number), steps=STEPS, seed=1) for number in range(STAGES)]
     settings = Settings(cache=folder, log_every=1, validate_every=STEPS, checkpoint_every=STEPS)
     empty = folder / STORE
     connect(_store(folder))  # makes it; MLflow takes seconds for a new one
-    one_core = Resources(cpus=1, gpus=0.0, at_once=CORES)
-    ways: dict[str, Callable[[Sequence[Stage]], Way]] = {
-        "ray": lambda some: partial(_sweep, some, empty, lambda place: RayEngine(settings, one_core, place)),
-        "plain": lambda some: partial(_plain, some, empty),
-        "in-process": lambda some: partial(_sweep, some, empty, lambda place: InProcessEngine(settings)),
-        "bare": lambda some: partial(_bare, some, settings),
+    ways: dict[str, Way] = {
+        "ray": partial(_sweep, stages, settings, empty),
+        "plain": partial(_plain, stages, empty),
+        "bare": partial(_bare, stages, settings),
     }
     _start_ray()
     try:
-        # Once for warmth: the first use of a library reads its files.
-        side_by_side({name: way(stages[:CORES]) for name, way in ways.items()}, repeats=1, folder=folder / "warm")
-        seconds = side_by_side({name: way(stages) for name, way in ways.items()}, repeats=repeats, folder=folder)
+        seconds = side_by_side(ways, repeats=repeats, folder=folder)
     finally:
         ray.shutdown()
     for repeat in range(repeats):
-        for name, experiment in (("ray", EXPERIMENT), ("plain", plain_tune.EXPERIMENT), ("in-process", EXPERIMENT)):
+        for name, experiment in (("ray", EXPERIMENT), ("plain", plain_tune.EXPERIMENT)):
             _require_all(_store(folder / f"{name}-{repeat}"), experiment)
     against = {
         "plain": ("plain Tune with MLflowLoggerCallback", LIMIT),
-        "in-process": ("the same in one process", None),
         "bare": ("training alone, untracked", None),
     }
     return [
@@ -101,7 +96,7 @@ def _store(place: Path) -> str:
     return f"sqlite:///{place / STORE}"
 
 
-def _sweep(stages: Sequence[Stage], empty: Path, engine: Callable[[Path], Engine], place: Path) -> Callable[[], None]:
+def _sweep(stages: Sequence[Stage], settings: Settings, empty: Path, place: Path) -> Callable[[], None]:
     shutil.copy(empty, place)
     tracker = MLflowTracker(
         uri=_store(place),
@@ -131,7 +126,7 @@ def _sweep(stages: Sequence[Stage], empty: Path, engine: Callable[[Path], Engine
             schedule=LongestChainFirst(stages),
             rows={},
         )
-        engine(place).run(sweep)
+        RayEngine(settings, Resources(cpus=1, gpus=0.0, at_once=CORES), place).run(sweep)
 
     return run
 

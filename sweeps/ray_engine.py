@@ -22,6 +22,7 @@ import ray
 from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.execution import tune_controller
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine import attempt
@@ -59,6 +60,7 @@ class RayEngine:
                 tune.with_resources(trainable, share),
                 tune_config=tune.TuneConfig(
                     search_alg=_StageSearcher(sweep, share),
+                    scheduler=_InTurn(),
                     num_samples=-1,  # until the searcher has finished
                     reuse_actors=True,
                     trial_name_creator=_trial_name,
@@ -133,6 +135,14 @@ class _Places:
             fits = [total.get(name, 0.0) / need for name, need in self._share.items() if need]
             self._count = int(min(fits) + 1e-6)  # ten tenths of a GPU are ten
         return self._count
+
+
+class _InTurn(FIFOScheduler):
+    """Leaves it to Tune to start what is pending. Asked for a trial, it would name one whose process is about to start;
+    that one would be given the process of a trial that has just ended, and its own be dropped for a new one."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No trial goes before the others."""
 
 
 class _StageSearcher(Searcher):
