@@ -27,12 +27,11 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 def _compare(preset: str, batch: int, repeats: int) -> Comparison:
     images = torch.rand(batch, 3, SIDE, SIDE)
-    ways = [
-        partial(restorer(preset, device="cpu", channels_last=channels_last), images) for channels_last in (True, False)
-    ]
+    restorers = [restorer(preset, device="cpu", channels_last=channels_last) for channels_last in (True, False)]
+    ways = [partial(restore, images) for restore in restorers]
     seconds: list[list[float]] = [[], []]
-    for way in ways:
-        way()
+    for restore in restorers:
+        restore(images[:1])  # once for warmth
     for repeat in range(repeats):
         for turn in (repeat % 2, 1 - repeat % 2):
             seconds[turn].append(seconds_each(ways[turn], at_least=TIMED) / batch)

@@ -11,15 +11,16 @@ slows them down by its share of the cores. It is read from the processes' clocks
 Reports are part of the command's own time, one after another, although in truth most are made while others train.
 
 Training is not run to its end, which takes seven minutes, but estimated as `--plan` does: a few real steps of each kind
-of stage are timed, on one core with nothing beside them, and the sweep is taken to last as long as its longest chain
-or half of all its work, whichever is longer. Two trials side by side take longer than that, which makes the true share
-smaller.
+of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
+as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
+makes the true share smaller.
 """
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-SETTLED, WINDOW = 20.0, 30.0
-"""Seconds until a sweep's start is over, and over which its processes' clocks are read."""
+SETTLED = 20.0
+"""Seconds until a sweep's start is over."""
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
@@ -84,8 +85,9 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
     }
     ways["loop"](folder / "warm")()  # prepares faces and kernels, as once on a machine
     seconds = side_by_side(ways, repeats=repeats, folder=folder)
-    share = _waiting_share(folder, faces, cache)
-    estimates = [_training(study, cache) for _ in range(repeats)]
+    share, estimates = _beside_a_waiting_sweep(
+        folder / "waiting", faces, cache, lambda: [_training(study, cache) for _ in range(repeats)]
+    )
     training = [each.seconds for each in estimates]
     # The time for which both cores train: all work, less the time in which at least one does.
     waiting = [share * (sum(stage.seconds for stage in each.stages) - each.seconds) for each in estimates]
@@ -102,7 +104,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         ),
         Comparison(
             name="Quick preset, of it what waiting processes use",
-            detail=f"one window of {WINDOW:.0f} s for all repeats",
+            detail="one window for all repeats",
             ours=tuple(waiting),
             theirs=whole,
         ),
@@ -116,13 +118,16 @@ def _training(study: Study, cache: Path) -> Estimate:
     return estimate(study.stages(), costs, images, places=CORES)
 
 
-def _waiting_share(folder: Path, faces: Path, cache: Path) -> float:
-    """Of the cores' time, what the processes of a sweep use whose trials wait."""
-    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", folder / "waiting", faces, cache)) as driver:
+def _beside_a_waiting_sweep(
+    place: Path, faces: Path, cache: Path, action: Callable[[], list[Estimate]]
+) -> tuple[float, list[Estimate]]:
+    """Of the cores' time while the action is done, what the processes of a sweep use whose trials wait; and what the
+    action gives."""
+    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", place, faces, cache)) as driver:
         try:
             time.sleep(SETTLED)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            time.sleep(WINDOW)
+            estimates = action()
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -130,7 +135,7 @@ def _waiting_share(folder: Path, faces: Path, cache: Path) -> float:
             said = driver.communicate()[0]
     if ended:
         raise RuntimeError(f"the waiting sweep ended early: {said}")
-    return used / elapsed / CORES
+    return used / elapsed / CORES, estimates
 
 
 def cpu_seconds(ancestor: int) -> float:
