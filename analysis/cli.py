@@ -102,9 +102,10 @@ def report(
     for document in looks(look, (lambda: time.sleep(watch)) if watch else None):
         if watch:
             console.clear()
-        show(console, document)
-        for name, content in render(document, names).items():
-            _write(folder / name, content)
+        with uncollected():
+            show(console, document)
+            for name, content in render(document, names).items():
+                _write(folder / name, content)
     assert document
     for name in names:
         click.echo(folder / f"{document.name}.{name}")

@@ -1,11 +1,10 @@
 """`python -m benchmarks.peak FILE MODULE ARGUMENTS...`: run a module as `python -m` would, and write to FILE the most
 memory that the process had at once, in megabytes.
 
-Asked of the kernel by the process itself at its end: what a parent is told counts its own memory too, from before the
-child became another program.
+Asked of the kernel by the process itself when the module is done: what a parent is told counts its own memory too, from
+before the child became another program.
 """
 
-import atexit
 import re
 import runpy
 import sys
@@ -21,5 +20,7 @@ def _write(file: Path) -> None:
 if __name__ == "__main__":
     file, module = sys.argv[1:3]
     sys.argv = sys.argv[2:]
-    atexit.register(_write, Path(file))
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:  # it may leave by itself
+        _write(Path(file))
