@@ -5,10 +5,9 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import NoReturn
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command and leave with its exit code."""
     code = 1
 

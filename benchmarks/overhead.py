@@ -1,4 +1,4 @@
-"""What orchestration costs: 40 stages that do nothing, of five reports with eight metrics each.
+"""What orchestration costs: 40 stages that do nothing, of four reports with eight metrics each.
 
 Both Ray engines use one Ray session with two cores, one core a trial, actors that are reused, no Tune log files, and a
 SQLite store that is empty in each repeat; Ray and the stores are started before the clock, the trials' processes after

@@ -19,9 +19,10 @@ def main(store: Path, out: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=[STUDY], filter_string="status = 'FINISHED'")
     images = pd.concat(
-        pd.read_parquet(Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet").assign(
-            row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"]
-        )
+        pd.read_parquet(
+            Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet",
+            columns=["kernel_size", "psnr", "ssim"],
+        ).assign(row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"])
         for _, run in runs.iterrows()
     )
     by_seed = images.groupby(["row", "seed"])[["psnr", "ssim"]].mean()

@@ -13,9 +13,10 @@ Reports are part of the command's own time, one after another, although in truth
 Training is not run to its end, which takes seven minutes, but estimated as `--plan` does: a few real steps of each kind
 of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
 as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
-makes the true share smaller.
+makes the true share smaller. All repeats have the same estimate, the median of as many as fit into the window.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,10 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-SETTLED = 20.0
-"""Seconds until a sweep's start is over."""
+WINDOW = 30.0
+"""Seconds at least for which the clocks of a waiting sweep's processes are read."""
+START, PAUSE, CALM = 10.0, 2.0, 0.1
+"""Seconds that its start takes at least; and cores that they use, over so many seconds, when it is over."""
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
@@ -85,19 +89,18 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
     }
     ways["loop"](folder / "warm")()  # prepares faces and kernels, as once on a machine
     seconds = side_by_side(ways, repeats=repeats, folder=folder)
-    share, estimates = _beside_a_waiting_sweep(
-        folder / "waiting", faces, cache, lambda: [_training(study, cache) for _ in range(repeats)]
-    )
-    training = [each.seconds for each in estimates]
+    share, estimates = _beside_a_waiting_sweep(folder / "waiting", faces, cache, lambda: _training(study, cache))
+    training = median(each.seconds for each in estimates)
     # The time for which both cores train: all work, less the time in which at least one does.
-    waiting = [share * (sum(stage.seconds for stage in each.stages) - each.seconds) for each in estimates]
+    waiting = share * median(sum(stage.seconds for stage in each.stages) - each.seconds for each in estimates)
     started = [sweep - loop for sweep, loop in zip(seconds["sweep"], seconds["loop"], strict=True)]
-    orchestration = [sum(each) for each in zip(started, waiting, strict=True)]
-    whole = tuple(sum(each) for each in zip(orchestration, training, strict=True))
+    orchestration = tuple(each + waiting for each in started)
+    whole = tuple(each + training for each in orchestration)
     return [
         Comparison(
             name="Quick preset, orchestration against the whole sweep",
-            ours=tuple(orchestration),
+            detail=f"the training estimated {len(estimates)} times",
+            ours=orchestration,
             theirs=whole,
             stages=len(study.stages()),
             limit=LIMIT,
@@ -105,7 +108,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         Comparison(
             name="Quick preset, of it what waiting processes use",
             detail="one window for all repeats",
-            ours=tuple(waiting),
+            ours=(waiting,) * repeats,
             theirs=whole,
         ),
     ]
@@ -119,15 +122,17 @@ def _training(study: Study, cache: Path) -> Estimate:
 
 
 def _beside_a_waiting_sweep(
-    place: Path, faces: Path, cache: Path, action: Callable[[], list[Estimate]]
+    place: Path, faces: Path, cache: Path, action: Callable[[], Estimate]
 ) -> tuple[float, list[Estimate]]:
-    """Of the cores' time while the action is done, what the processes of a sweep use whose trials wait; and what the
-    action gives."""
+    """Of the cores' time, what the processes of a sweep use whose trials wait; and what the action gives each time that
+    it is done meanwhile."""
+    estimates = []
     with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", place, faces, cache)) as driver:
         try:
-            time.sleep(SETTLED)
+            _settle(driver)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            estimates = action()
+            while time.monotonic() - start < WINDOW:
+                estimates.append(action())
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -136,6 +141,16 @@ def _beside_a_waiting_sweep(
     if ended:
         raise RuntimeError(f"the waiting sweep ended early: {said}")
     return used / elapsed / CORES, estimates
+
+
+def _settle(driver: subprocess.Popen[str]) -> None:
+    """Wait until a sweep's start is over. Its first moments are calm too: they are not looked at."""
+    time.sleep(START)
+    used = math.inf
+    while used > CALM * PAUSE and driver.poll() is None:
+        before = cpu_seconds(driver.pid)
+        time.sleep(PAUSE)
+        used = cpu_seconds(driver.pid) - before
 
 
 def cpu_seconds(ancestor: int) -> float:

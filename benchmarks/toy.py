@@ -8,7 +8,7 @@ import torch
 
 from sweeps.learner import Evaluation, Execution, Stateful, Test
 
-STEPS = 5
+STEPS = 4
 METRICS = ("total", *(f"term_{index}" for index in range(7)))
 
 
