@@ -18,16 +18,19 @@ def main(store: Path, out: Path) -> None:
     """Write the mean and the deviation over seeds of each row, and its means by kernel size."""
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=[STUDY], filter_string="status = 'FINISHED'")
-    images = pd.concat(
+    means = pd.concat(
         pd.read_parquet(
             Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet",
             columns=["kernel_size", "psnr", "ssim"],
-        ).assign(row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"])
+        )
+        .groupby("kernel_size")
+        .mean()
+        .assign(row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"])
         for _, run in runs.iterrows()
     )
-    by_seed = images.groupby(["row", "seed"])[["psnr", "ssim"]].mean()
-    table = by_seed.groupby("row").agg(["mean", "std"])
-    sizes = images.groupby(["row", "kernel_size"])[["psnr", "ssim"]].mean()
+    # There are as many images of each kernel size, and as many of each seed.
+    table = means.groupby(["row", "seed"]).mean().groupby("row").agg(["mean", "std"])
+    sizes = means.groupby(["row", "kernel_size"])[["psnr", "ssim"]].mean()
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv")
     sizes.to_csv(out / "sizes.csv")

@@ -48,7 +48,7 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-WINDOW = 30.0
+WINDOW = 20.0
 """Seconds at least for which the clocks of a waiting sweep's processes are read."""
 START, PAUSE, CALM = 10.0, 2.0, 0.1
 """Seconds that its start takes at least; and cores that they use, over so many seconds, when it is over."""
