@@ -17,16 +17,19 @@ def main() -> None:
             sys.stdout.flush()
         os._exit(code)
 
-    atexit.register(leave)  # the first to be registered is the last to be called
+    atexit.register(leave)  # what is registered first is called last
     gc.disable()  # it would look through all that is imported again and again, and find it there to stay
-    from analysis.cli import main as command
-
-    gc.freeze()
-    gc.enable()
     try:
+        from analysis.cli import main as command
+
+        gc.freeze()
+        gc.enable()
         command()
     except SystemExit as end:
         code = int(end.code or 0)
+        raise
+    except KeyboardInterrupt:
+        code = 130
         raise
 
 

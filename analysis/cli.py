@@ -114,7 +114,7 @@ def report(
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Leave out the garbage collector, which would go through a large store's runs again and again to find nothing."""
+    """Leave out the garbage collector: it would go through a large store's runs again and again to find a few figures."""
     gc.disable()
     try:
         yield

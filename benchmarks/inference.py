@@ -31,7 +31,7 @@ def _compare(preset: str, batch: int, repeats: int) -> Comparison:
     ways = [partial(restore, images) for restore in restorers]
     seconds: list[list[float]] = [[], []]
     for restore in restorers:
-        restore(images[:1])  # once for warmth
+        restore(images[:1])  # for warmth; 64 would take seconds, and are cold in the first repeat
     for repeat in range(repeats):
         for turn in (repeat % 2, 1 - repeat % 2):
             seconds[turn].append(seconds_each(ways[turn], at_least=TIMED) / batch)

@@ -22,5 +22,5 @@ if __name__ == "__main__":
     sys.argv = sys.argv[2:]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:  # it may leave by itself
+    finally:  # not at exit, where a module may leave before it is our turn
         _write(Path(file))

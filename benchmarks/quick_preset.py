@@ -13,10 +13,10 @@ Reports are part of the command's own time, one after another, although in truth
 Training is not run to its end, which takes seven minutes, but estimated as `--plan` does: a few real steps of each kind
 of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
 as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
-makes the true share smaller. All repeats have the same estimate, the median of as many as fit into the window.
+makes the true share smaller; the waiting sweep lengthens the steps by its share of a core, some hundredths, which makes
+the true share larger by as little. All repeats have the same estimate, the median of ESTIMATES.
 """
 
-import math
 import os
 import subprocess
 import sys
@@ -48,10 +48,12 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-WINDOW = 20.0
-"""Seconds at least for which the clocks of a waiting sweep's processes are read."""
+ESTIMATES = 3
+"""While they are made, the clocks of a waiting sweep's processes run."""
 START, PAUSE, CALM = 10.0, 2.0, 0.1
 """Seconds that its start takes at least; and cores that they use, over so many seconds, when it is over."""
+LATEST = 120.0
+"""Seconds after which a sweep that is not calm is given up."""
 
 
 def compare(*, repeats: int, folder: Path) -> list[Comparison]:
@@ -99,7 +101,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
     return [
         Comparison(
             name="Quick preset, orchestration against the whole sweep",
-            detail=f"the training estimated {len(estimates)} times",
+            detail=f"the training estimated {ESTIMATES} times",
             ours=orchestration,
             theirs=whole,
             stages=len(study.stages()),
@@ -108,8 +110,8 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         Comparison(
             name="Quick preset, of it what waiting processes use",
             detail="one window for all repeats",
-            ours=(waiting,) * repeats,
-            theirs=whole,
+            ours=(waiting,),
+            theirs=(median(whole),),
         ),
     ]
 
@@ -124,15 +126,12 @@ def _training(study: Study, cache: Path) -> Estimate:
 def _beside_a_waiting_sweep(
     place: Path, faces: Path, cache: Path, action: Callable[[], Estimate]
 ) -> tuple[float, list[Estimate]]:
-    """Of the cores' time, what the processes of a sweep use whose trials wait; and what the action gives each time that
-    it is done meanwhile."""
-    estimates = []
+    """Of the cores' time, what the processes of a sweep use whose trials wait; and what the action gives meanwhile."""
     with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", place, faces, cache)) as driver:
         try:
             _settle(driver)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            while time.monotonic() - start < WINDOW:
-                estimates.append(action())
+            estimates = [action() for _ in range(ESTIMATES)]
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -144,10 +143,17 @@ def _beside_a_waiting_sweep(
 
 
 def _settle(driver: subprocess.Popen[str]) -> None:
-    """Wait until a sweep's start is over. Its first moments are calm too: they are not looked at."""
+    """Wait until a sweep's start is over. Its first moments are calm too: they are not looked at.
+
+    Raises:
+        RuntimeError: it is not calm after LATEST seconds.
+    """
+    start = time.monotonic()
     time.sleep(START)
-    used = math.inf
-    while used > CALM * PAUSE and driver.poll() is None:
+    used = -1.0
+    while not 0 <= used <= CALM * PAUSE and driver.poll() is None:  # below 0: a process has ended
+        if time.monotonic() - start > LATEST:
+            raise RuntimeError(f"the waiting sweep must use less than {CALM:g} cores after {LATEST:.0f} s")
         before = cpu_seconds(driver.pid)
         time.sleep(PAUSE)
         used = cpu_seconds(driver.pid) - before

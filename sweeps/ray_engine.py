@@ -22,6 +22,7 @@ import ray
 from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -60,7 +61,7 @@ class RayEngine:
                 tune.with_resources(trainable, share),
                 tune_config=tune.TuneConfig(
                     search_alg=_StageSearcher(sweep, share),
-                    scheduler=_InTurn(),
+                    scheduler=_FirstUnplaced(),
                     num_samples=-1,  # until the searcher has finished
                     reuse_actors=True,
                     trial_name_creator=_trial_name,
@@ -137,12 +138,18 @@ class _Places:
         return self._count
 
 
-class _InTurn(FIFOScheduler):
-    """Leaves it to Tune to start what is pending. Asked for a trial, it would name one whose process is about to start;
-    that one would be given the process of a trial that has just ended, and its own be dropped for a new one."""
+class _FirstUnplaced(FIFOScheduler):
+    """The first trial that waits for a process, but none whose process is starting: that one would be given the process
+    of a trial that has just ended; its own would be dropped, and another begun for the next."""
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """No trial goes before the others."""
+    def choose_trial_to_run(self, wrapper: Any) -> Trial | None:
+        """For which Tune then finds a process."""
+        controller = wrapper._tune_controller  # which shows more than schedulers are meant to ask
+        for trial in controller.get_trials():
+            actor = controller._trial_to_actor.get(trial)
+            if trial.status == Trial.PENDING and not (actor and controller._actor_manager.is_actor_started(actor)):
+                return trial
+        return None
 
 
 class _StageSearcher(Searcher):

@@ -19,7 +19,7 @@ from benchmarks import comparison, gpu, idle, large_store, memory, overhead, qui
 from benchmarks.__main__ import measure
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from benchmarks.made_up import Child
-from benchmarks.toy import Toy
+from benchmarks.toy import STEPS, Toy
 from datasets.blur import blur
 from datasets.kernels import open_kernels
 from sweeps import record
@@ -366,10 +366,10 @@ def test_the_plain_way_blurs_and_judges_the_same(tiny_inputs):
 
 def test_trivial_stages_take_a_process_a_core_and_no_more(tmp_path):
     """Though each is over before the next process has started: Tune would begin a new one at each stage's end."""
-    stages = [Stage(name=f"toy {number}", config=Toy(number=number), steps=1, seed=1) for number in range(12)]
+    stages = [Stage(name=f"toy {number}", config=Toy(number=number), steps=STEPS, seed=1) for number in range(12)]
     empty = tmp_path / overhead.STORE
     connect(f"sqlite:///{empty}")
-    settings = Settings(cache=tmp_path, log_every=1, validate_every=1, checkpoint_every=1)
+    settings = Settings(cache=tmp_path, log_every=1, validate_every=STEPS, checkpoint_every=STEPS)
     place = tmp_path / "ray"
     place.mkdir()
     overhead._start_ray()
@@ -378,3 +378,4 @@ def test_trivial_stages_take_a_process_a_core_and_no_more(tmp_path):
         assert len(ray._private.state.actors()) == overhead.CORES
     finally:
         ray.shutdown()
+    overhead._require_all(overhead._store(place), overhead.EXPERIMENT, stages=12)
