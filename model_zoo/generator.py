@@ -115,11 +115,11 @@ class Generator(nn.Module):
         self.resample = resample
         self.trunk = nn.Sequential(
             nn.Conv2d(2 * _CHANNELS, width, 11, padding=5),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Conv2d(width, width, 5, padding=2),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Conv2d(width, width, 5, padding=2),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             *(_ResidualBlock(width) for _ in range(blocks)),
         )
         self.tails = nn.ModuleDict({task: _tail(width) for task in tasks})
@@ -186,7 +186,7 @@ class _ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.second(F.relu(self.first(F.relu(x)), inplace=True))
+        residual: Tensor = self.second(F.relu(self.first(F.relu(x))))
         return x + residual
 
 
@@ -194,9 +194,9 @@ def _tail(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(width, width, 5, padding=2),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.Conv2d(width, width, 5, padding=2),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.Conv2d(width, _CHANNELS, 5, padding=2),
     )
 
