@@ -114,7 +114,7 @@ def report(
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Leave out the garbage collector: it would go through a large store's runs again and again to find a few figures."""
+    """Leave out the garbage collector: it would look through a large store again and again, and find a few figures."""
     gc.disable()
     try:
         yield
