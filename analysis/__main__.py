@@ -14,7 +14,8 @@ def main() -> None:
     def leave() -> None:
         """Without taking apart all that was imported and read, which takes a second or two."""
         with suppress(OSError):
-            sys.stdout.flush()
+            if sys.stdout:  # None where it was closed from the start
+                sys.stdout.flush()
         os._exit(code)
 
     atexit.register(leave)  # what is registered first is called last
@@ -30,7 +31,6 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         code = 130
-        raise
 
 
 if __name__ == "__main__":

@@ -100,12 +100,13 @@ def report(
 
     document = None
     for document in looks(look, (lambda: time.sleep(watch)) if watch else None):
-        if watch:
-            console.clear()
         with uncollected():
-            show(console, document)
+            # Before the terminal is written to, which may be a pipe that closes.
             for name, content in render(document, names).items():
                 _write(folder / name, content)
+            if watch:
+                console.clear()
+            show(console, document)
     assert document
     for name in names:
         click.echo(folder / f"{document.name}.{name}")

@@ -57,7 +57,8 @@ def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path |
     out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
     here = machine()
     try:
-        write({}, out, on=here)  # before minutes are spent
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()  # before minutes are spent; an earlier run's numbers stay until there are new ones
     except OSError as error:
         raise ValueError(f"--out must be a file that can be written, got {out} ({error.strerror})") from error
     groups: dict[str, list[Comparison]] = {}

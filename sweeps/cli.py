@@ -105,7 +105,8 @@ def run(command: click.Command) -> None:
     def leave() -> None:
         """Without taking apart all that was imported, which takes a second or two."""
         with suppress(OSError):
-            sys.stdout.flush()
+            if sys.stdout:  # None where it was closed from the start
+                sys.stdout.flush()
         os._exit(code)
 
     atexit.register(leave)  # the first to be registered is the last to be called

@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
+import click
 import pytest
 import ray
 import torch
 from rich.console import Console
 
 from benchmarks import comparison, gpu, idle, large_store, memory, overhead, quick_preset, rates, steps
-from benchmarks.__main__ import measure
+from benchmarks.__main__ import main, measure
 from benchmarks.comparison import Comparison, show, side_by_side, write
 from benchmarks.made_up import Child
 from benchmarks.toy import STEPS, Toy
@@ -79,6 +80,16 @@ def test_what_could_not_be_measured_says_why(tmp_path):
 def test_a_benchmark_that_cannot_run_fails_alone_and_says_why():
     [each] = measure("it", "no_such_module", 1)
     assert each.broken == "it failed: No module named 'benchmarks.no_such_module'"
+
+
+def test_an_interrupted_run_leaves_the_numbers_of_an_earlier_one(tmp_path, monkeypatch):
+    file = tmp_path / "numbers.json"
+    file.write_text("earlier")
+    interrupt = KeyboardInterrupt("as by Ctrl-C")
+    monkeypatch.setattr("benchmarks.__main__.measure", lambda *_: (_ for _ in ()).throw(interrupt))
+    with pytest.raises(click.Abort):
+        main(["data", "--out", str(file)], standalone_mode=False)
+    assert file.read_text() == "earlier"
 
 
 def test_a_benchmark_leaves_the_environment_as_it_was(monkeypatch):

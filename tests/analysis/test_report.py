@@ -458,6 +458,15 @@ def test_the_same_store_gives_the_same_bytes_in_any_locale_and_time_zone(filled,
     assert written[0] == written[1]
 
 
+def test_the_files_are_written_whatever_becomes_of_the_terminal(filled, tmp_path):
+    given = tiny.command(tmp_path, "analysis", "report", "--tracking-uri", filled.uri, "--out", tmp_path / "report")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(**given, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {"", ".md", ".html", ".tex", ".csv", ".json"}
+
+
 def _other_locale():
     """One that writes numbers with a comma, where the system has any; else UTF-8."""
     for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "nl_NL.UTF-8"):
