@@ -11,7 +11,7 @@ import click
 import torch
 from rich.console import Console
 
-from benchmarks.comparison import Comparison, machine, read, show, timed, write
+from benchmarks.comparison import Comparison, machine, read, require_writable, show, timed, write
 from sweeps import cli
 
 BENCHMARKS = {
@@ -56,11 +56,7 @@ def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path |
     earlier = read(against) if against else None
     out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
     here = machine()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.open("a").close()  # before minutes are spent; an earlier run's numbers stay until there are new ones
-    except OSError as error:
-        raise ValueError(f"--out must be a file that can be written, got {out} ({error.strerror})") from error
+    require_writable(out)
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
         click.echo(f"{name} …", err=True, nl=False)

@@ -225,6 +225,19 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
+def require_writable(out: Path) -> None:
+    """Ask for an `--out` that can be written before minutes are spent; what it holds stays until there is more.
+
+    Raises:
+        ValueError: it can't.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
+    except OSError as error:
+        raise ValueError(f"--out must be a file that can be written, got {out} ({error.strerror})") from error
+
+
 def write(groups: Mapping[str, Sequence[Comparison]], path: Path, *, on: Mapping[str, object]) -> None:
     """The same as JSON, with the numbers of each repeat."""
     content = {

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.comparison import require_writable
 from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
 from sweeps import cli
@@ -61,11 +62,11 @@ def measure(field: str, value: int, cache: Path) -> Point:
 
 @click.command(name="benchmarks.step_cost")
 @click.option(
-    "--out", default=Path("docs/step-cost.png"), show_default=True, type=click.Path(path_type=Path, dir_okay=False)
+    "--out", default=Path("runs/step-cost.png"), show_default=True, type=click.Path(path_type=Path, dir_okay=False)
 )
 def main(out: Path) -> int:
     """Measure, print a table and draw the figure."""
-    out.touch()  # before minutes are spent
+    require_writable(out)
     torch.set_num_threads(1)
     table = Table(box=None)
     for heading in ("", "", "taken", "model", "model / taken"):

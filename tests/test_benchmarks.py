@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks import comparison, gpu, idle, large_store, memory, overhead, quick_preset, rates, steps
 from benchmarks.__main__ import main, measure
-from benchmarks.comparison import Comparison, show, side_by_side, write
+from benchmarks.comparison import Comparison, require_writable, show, side_by_side, write
 from benchmarks.made_up import Child
 from benchmarks.toy import STEPS, Toy
 from datasets.blur import blur
@@ -90,6 +90,13 @@ def test_an_interrupted_run_leaves_the_numbers_of_an_earlier_one(tmp_path, monke
     with pytest.raises(click.Abort):
         main(["data", "--out", str(file)], standalone_mode=False)
     assert file.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(("way", "reason"), [("taken/numbers.json", "File exists"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_written_is_said_first(tmp_path, way, reason):
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match=rf"--out must be a file that can be written, got .* \({reason}\)"):
+        require_writable(tmp_path / way)
 
 
 def test_a_benchmark_leaves_the_environment_as_it_was(monkeypatch):

@@ -208,6 +208,13 @@ def test_bad_input_is_one_line_and_exit_code_2(runs, arguments, message):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_file_in_the_way_of_the_files_is_one_line(filled, tmp_path):
+    (tmp_path / "taken").touch()
+    result = invoke("report", "--runs", filled.folder, "--out", tmp_path / "taken")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: --out must be a folder that can be written, got {tmp_path}/taken (File exists)\n"
+
+
 def test_no_store_is_one_line_and_nothing_is_made(tmp_path):
     result = invoke("report", "--runs", tmp_path / "runs")
     assert result.exit_code == 2
