@@ -4,14 +4,13 @@ import os
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 
 import click
 import torch
 from rich.console import Console
 
-from benchmarks.comparison import Comparison, machine, read, require_writable, show, timed, write
+from benchmarks.comparison import Comparison, in_one_line, machine, read, require_writable, show, timed, write
 from sweeps import cli
 
 BENCHMARKS = {
@@ -56,6 +55,8 @@ def main(names: tuple[str, ...], repeats: int, out: Path | None, against: Path |
     earlier = read(against) if against else None
     out = out or Path("runs") / f"{'-'.join(['benchmarks', *names])}.json"
     here = machine()
+    if against and out.resolve() == against.resolve():
+        raise ValueError(f"--against must be another file than what is written, got {against}; keep it elsewhere")
     require_writable(out)
     groups: dict[str, list[Comparison]] = {}
     for name, module in modules.items():
@@ -75,8 +76,8 @@ def measure(name: str, module: str, repeats: int) -> list[Comparison]:
         try:
             compare = import_module(f"benchmarks.{module}").compare
             comparisons: list[Comparison] = compare(repeats=repeats, folder=Path(folder))
-        except (AssertionError, ImportError, OSError, RuntimeError, SubprocessError) as error:
-            comparisons = [Comparison(name=name, missing=" ".join(str(error).split())[:200], failed=True)]
+        except Exception as error:  # of libraries that others wrote: it must not take the other benchmarks along
+            comparisons = [Comparison(name=name, missing=in_one_line(error), failed=True)]
         finally:
             os.environ.clear()
             os.environ.update(environment)

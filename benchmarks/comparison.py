@@ -72,7 +72,7 @@ class Comparison:
 
     def worse_than(self, earlier: Sequence[float]) -> bool:
         """Whether each repeat has a worse ratio than each of an earlier run's; of fewer than ENOUGH, none has."""
-        if min(len(self.ratios), len(earlier)) < ENOUGH:
+        if self.missing or min(len(self.ratios), len(earlier)) < ENOUGH:
             return False
         if self.unit.endswith("/s"):
             return max(self.ratios) < min(earlier)
@@ -96,6 +96,7 @@ class Earlier:
             min(len(each.ratios), len(self.ratios(group, each.name)))
             for group, comparisons in groups.items()
             for each in comparisons
+            if not each.missing
         ]
         few = sum(count < ENOUGH for count in repeats)
         return f"{few} of {len(repeats)}" if few else ""
@@ -223,6 +224,11 @@ def _amount(value: float, unit: str) -> str:
     if unit == "s" and 0 < value < 0.1:
         value, unit = 1000 * value, "ms"
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def in_one_line(error: Exception) -> str:
+    """What went wrong, and of which kind it was."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def require_writable(out: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.profiler import profile, supported_activities
 
-from benchmarks.comparison import Comparison
+from benchmarks.comparison import Comparison, in_one_line
 from benchmarks.inference import BATCHES, SIDE, restorer
 from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, PRODUCT, best_product, finish, flops, seconds_each
@@ -91,7 +91,7 @@ def time_steps(config: TrainingStage, *, device: str, repeats: int, cache: Path,
             beside.append(seconds_each(eager.step, at_least=TIMED))
             fast.append(seconds_each(compiled.step, at_least=TIMED))
     except Exception as error:  # of a compiler that others wrote: it must not take the other rows along
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_one_line(error)
     return Times(
         step=tuple(step),
         compiled=tuple(fast),

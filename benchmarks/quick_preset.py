@@ -10,13 +10,15 @@ What the driver and Ray's processes use while trials take their time is orchestr
 slows them down by its share of the cores. It is read from the processes' clocks in a sweep whose steps only wait.
 Reports are part of the command's own time, one after another, although in truth most are made while others train.
 
-Training is not run to its end, which takes seven minutes, but estimated as `--plan` does: a few real steps of each kind
+Training is not run to its end, which takes many minutes, but estimated as `--plan` does: a few real steps of each kind
 of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
 as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
 makes the true share smaller; the waiting sweep lengthens the steps by its share of a core, some hundredths, which makes
-the true share larger by as little. All repeats have the same estimate, the median of ESTIMATES.
+the true share larger by as little. All repeats have the same estimate, the median of ESTIMATES, and the same share of
+waiting processes.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -48,7 +50,7 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-ESTIMATES = 3
+ESTIMATES = 2
 """While they are made, the clocks of a waiting sweep's processes run."""
 START, PAUSE, CALM = 10.0, 2.0, 0.1
 """Seconds that its start takes at least; and cores that they use, over so many seconds, when it is over."""
@@ -101,17 +103,11 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
     return [
         Comparison(
             name="Quick preset, orchestration against the whole sweep",
-            detail=f"the training estimated {ESTIMATES} times",
+            detail=f"{waiting:.1f} s of it by processes that wait",
             ours=orchestration,
             theirs=whole,
             stages=len(study.stages()),
             limit=LIMIT,
-        ),
-        Comparison(
-            name="Quick preset, of it what waiting processes use",
-            detail="one window for all repeats",
-            ours=(waiting,),
-            theirs=(median(whole),),
         ),
     ]
 
@@ -131,7 +127,7 @@ def _beside_a_waiting_sweep(
         try:
             _settle(driver)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            estimates = [action() for _ in range(ESTIMATES)]
+            estimates = [action() for _ in range(ESTIMATES) if driver.poll() is None]
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -150,8 +146,8 @@ def _settle(driver: subprocess.Popen[str]) -> None:
     """
     start = time.monotonic()
     time.sleep(START)
-    used = -1.0
-    while not 0 <= used <= CALM * PAUSE and driver.poll() is None:  # below 0: a process has ended
+    used = math.inf
+    while used > CALM * PAUSE and driver.poll() is None:
         if time.monotonic() - start > LATEST:
             raise RuntimeError(f"the waiting sweep must use less than {CALM:g} cores after {LATEST:.0f} s")
         before = cpu_seconds(driver.pid)
@@ -160,7 +156,7 @@ def _settle(driver: subprocess.Popen[str]) -> None:
 
 
 def cpu_seconds(ancestor: int) -> float:
-    """Processor time that a process and all below it have used so far, but for what has ended."""
+    """Processor time that a process and all below it have used so far, with what has ended and was waited for."""
     parents, used = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -168,7 +164,7 @@ def cpu_seconds(ancestor: int) -> float:
         except OSError:  # it has ended
             continue
         parents[int(stat.parent.name)] = int(fields[1])
-        used[int(stat.parent.name)] = int(fields[11]) + int(fields[12])
+        used[int(stat.parent.name)] = sum(map(int, fields[11:15]))  # its own, and of children that have ended
 
     def below(process: int | None) -> bool:
         while process is not None and process != ancestor:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import click
 import pytest
 import ray
 import torch
+from ray.tune.experiment import Trial
 from rich.console import Console
 
 from benchmarks import comparison, gpu, idle, large_store, memory, overhead, quick_preset, rates, steps
@@ -29,6 +31,7 @@ from sweeps.deblurring.learner import TrainingLearner
 from sweeps.job import Job, Settings
 from sweeps.learner import Execution
 from sweeps.presets import quick
+from sweeps.ray_engine import _FirstUnplaced
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data
 from sweeps.studies import Inputs, tables
@@ -79,7 +82,18 @@ def test_what_could_not_be_measured_says_why(tmp_path):
 
 def test_a_benchmark_that_cannot_run_fails_alone_and_says_why():
     [each] = measure("it", "no_such_module", 1)
-    assert each.broken == "it failed: No module named 'benchmarks.no_such_module'"
+    assert each.broken == "it failed: ModuleNotFoundError: No module named 'benchmarks.no_such_module'"
+
+
+def test_a_benchmark_that_fails_without_a_word_fails_alone_too(tmp_path, monkeypatch):
+    compare = MagicMock(side_effect=AssertionError())
+    monkeypatch.setitem(sys.modules, "benchmarks.made_up_here", SimpleNamespace(compare=compare))
+    groups = {"it": measure("it", "made_up_here", 1), "other": [Comparison(name="other", ours=(1.0,), theirs=(2.0,))]}
+    write(groups, tmp_path / "bench.json", on={})
+    console = Console(record=True, width=120)
+    show(groups, console, on={}, earlier=comparison.read(tmp_path / "bench.json"))
+    assert "it failed: AssertionError:" in console.export_text()
+    assert comparison.read(tmp_path / "bench.json").groups["other"] == {"other": [0.5]}
 
 
 def test_an_interrupted_run_leaves_the_numbers_of_an_earlier_one(tmp_path, monkeypatch):
@@ -128,6 +142,21 @@ def test_a_later_run_is_compared_with_an_earlier_ones_ratios(tmp_path, unit, wor
     console = Console(record=True, width=120)
     show({"group": [before, few]}, console, on={}, earlier=earlier)
     assert "no verdict on 1 of 2: it takes 3 repeats, now and before" in console.export_text()
+
+
+def test_what_was_never_measured_waits_for_no_verdict(tmp_path):
+    groups = {"gpu": [Comparison(name="step", missing="no GPU")]}
+    write(groups, tmp_path / "bench.json", on={})
+    console = Console(record=True, width=120)
+    show(groups, console, on={}, earlier=comparison.read(tmp_path / "bench.json"))
+    assert "no verdict" not in console.export_text()
+
+
+def test_a_run_is_not_written_over_the_one_it_is_compared_with(tmp_path):
+    file = tmp_path / "numbers.json"
+    write({}, file, on={})
+    with pytest.raises(ValueError, match="--against must be another file than what is written"):
+        main(["data", "--out", str(file), "--against", str(file)], standalone_mode=False)
 
 
 def test_one_repeat_is_no_verdict():
@@ -258,6 +287,21 @@ def test_processor_time_is_summed_over_all_processes_below():
         process.stdin.close()
 
 
+AFTER_ANOTHER = """
+import subprocess, sys
+print(subprocess.run([sys.executable, "-c", sys.argv[1], "0"], stdin=subprocess.DEVNULL, capture_output=True).stdout)
+sys.stdin.read()
+"""
+
+
+def test_processor_time_of_what_has_ended_is_counted():
+    command = [sys.executable, "-c", AFTER_ANOTHER, BURN]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert 0.5 <= quick_preset.cpu_seconds(process.pid) < 0.9  # the ended one's half a second, and two starts
+        process.stdin.close()
+
+
 def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp_path):
     """Of one scale, in closed form: forward, gradients of all weights, and of all inputs but the blurred image."""
     inputs, cache = tiny_inputs
@@ -380,6 +424,21 @@ def test_the_plain_way_blurs_and_judges_the_same(tiny_inputs):
     assert not torch.allclose(blurred, sharp, atol=1e-2)
     loss, expected = (each.losses(blurred, sharp)[0]["total"].item() for each in (ours, plain))
     assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_trial_whose_process_is_starting_is_left_to_it():
+    running = MagicMock(status=Trial.RUNNING)
+    starting, asked, waiting = (MagicMock(status=Trial.PENDING) for _ in range(3))
+    actors = {running: "at work", starting: "begun", asked: "waits for a core"}  # its process has none yet
+    manager = SimpleNamespace(is_actor_started=lambda actor: actor != "waits for a core")
+
+    def chosen(*trials):
+        controller = SimpleNamespace(get_trials=lambda: trials, _trial_to_actor=actors, _actor_manager=manager)
+        return _FirstUnplaced().choose_trial_to_run(SimpleNamespace(_tune_controller=controller))
+
+    assert chosen(running, starting, asked, waiting) is asked
+    assert chosen(running, starting, waiting, asked) is waiting
+    assert chosen(running, starting) is None
 
 
 def test_trivial_stages_take_a_process_a_core_and_no_more(tmp_path):
