@@ -36,6 +36,8 @@ def main(
     target = out or photo.with_name(f"{photo.stem}.{row}.png")
     if target.suffix.lower() != ".png" or target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"--out must be a .png file in a folder that exists, got {target}")
+    if target.exists() and target.samefile(photo):
+        raise ValueError(f"--out must be another file than PHOTO, got {target}")
     uri = cli.tracking_uri(tracking_uri, runs)
     folder = find_model_folder(uri, study=study, preset=preset, row=row, seed=seed, downloads=runs / "downloads")
     restore_photo(load_restorer(folder), image).save(target, format="PNG")

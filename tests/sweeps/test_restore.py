@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeps.deblur import main
 from sweeps.deblurring.restore import open_photo
 
 ORIENTATION = 0x0112
@@ -47,3 +48,14 @@ def test_a_photo_that_cannot_be_read_is_one_line(tmp_path):
 def test_a_missing_photo(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got .*nowhere\.png, which is none"):
         open_photo(tmp_path / "nowhere.png")
+
+
+def test_a_photo_is_not_written_over(tmp_path):
+    halves().save(tmp_path / "photo.png")
+    (tmp_path / "link.png").symlink_to("photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    for name in ("photo.png", "link.png"):
+        arguments = [str(tmp_path / "photo.png"), "--out", str(tmp_path / name), "--runs", str(tmp_path)]
+        with pytest.raises(ValueError, match=rf"--out must be another file than PHOTO, got .*{name}"):
+            main(arguments, standalone_mode=False)
+    assert (tmp_path / "photo.png").read_bytes() == before
