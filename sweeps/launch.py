@@ -37,7 +37,7 @@ from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
-from sweeps.provenance import Provenance, code_digest, git_state, versions
+from sweeps.provenance import Provenance, code_digest, git_state, processor, versions
 from sweeps.resources import (
     Machine,
     Resources,
@@ -225,9 +225,14 @@ class Launch:
     @cached_property
     def precision(self) -> Precision:
         """The same for all stages, wherever they are trained: it is part of their keys."""
-        if self.request.precision != "auto":
-            return self.request.precision
-        return best_precision(self.device, self.machine)
+        asked = self.request.precision
+        if asked == "auto":
+            return best_precision(self.device, self.machine)
+        here = not self.request.cluster  # of whose processors nobody knows
+        if asked == "bfloat16" and here and best_precision(self.device, self.machine) != asked:
+            line = f"This {self.device} has no circuits for bfloat16: it may take many times as long as float32."
+            self.console.print(line, style="yellow", highlight=False)
+        return asked
 
     @cached_property
     def execution(self) -> Execution:
@@ -296,7 +301,8 @@ class Launch:
         """
         request = self.request
         commit, dirty, diff = git_state()
-        here = f"{platform.machine()}, threads: {resources.cpus}"
+        # The nodes of a cluster may have others than the driver.
+        here = f"{platform.machine() if request.cluster else processor()}, threads: {resources.cpus}"
         if self.device == "cuda":
             import torch
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from sweeps import checkup
 from sweeps.checkup import Finding, Level, NodeReport
 from sweeps.examine import examine
-from sweeps.launch import Request
+from sweeps.launch import Launch, Request
 from sweeps.lock import only_driver
 from sweeps.resources import this_machine
 
@@ -609,6 +609,20 @@ def test_how_it_would_train(changes, has_bfloat16, words, request_of, monkeypatc
     (training,) = [finding for finding in examine(request_of(**changes), seeds=[1]) if finding.name == "training"]
     assert is_ok(training)
     assert training.found == words
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_bfloat16", "said"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False), ("auto", False, False)],
+)
+def test_a_sweep_says_that_the_processor_lacks_what_was_asked_for(
+    asked, has_bfloat16, said, request_of, monkeypatch, capsys
+):
+    machine = replace(this_machine(), cpu_bfloat16=has_bfloat16)
+    monkeypatch.setattr("sweeps.launch.this_machine", lambda: machine)
+    launch = Launch(request_of(precision=asked))
+    assert [launch.precision for _ in range(2)] == ["bfloat16" if asked == "bfloat16" else "float32"] * 2
+    assert capsys.readouterr().out.count("no circuits for bfloat16") == said  # once, not at each look
 
 
 def test_compiling_takes_a_compiler(request_of, monkeypatch):

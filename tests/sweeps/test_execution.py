@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
+from sweeps.provenance import processor
 from sweeps.resources import Machine, best_precision, processor_has_bfloat16, require_compiler, this_machine
 from sweeps.stages import Stage
 from sweeps.studies import Inputs, tables
@@ -209,6 +211,8 @@ def test_a_processor_says_whether_it_computes_in_bfloat16(tmp_path, flag, bug, n
     file.write_text(CPUINFO.format(flag=flag, bug=bug))
     assert processor_has_bfloat16(file) == native
     assert not processor_has_bfloat16(Path(tmp_path / "absent"))
+    assert processor(file) == "A processor"
+    assert processor(tmp_path / "absent") == platform.machine()
 
 
 def test_the_processor_here_is_taken_for_what_pytorch_takes_it_for():
