@@ -14,7 +14,7 @@ from time import perf_counter
 import torch
 from rich.console import Console
 
-from sweeps.provenance import git_state
+from sweeps.provenance import git_state, processor
 from sweeps.resources import best_precision, this_machine
 
 WIDTHS = (16, 16, 7, 15, 14, 6)
@@ -133,7 +133,7 @@ def timed(action: Callable[[], object]) -> float:
 def machine() -> dict[str, object]:
     """What the numbers were taken on; `load` is the number of processes that wanted to run in the last minute."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "precision": best_precision("cpu", this_machine()),
         "cores": len(os.sched_getaffinity(0)),
@@ -143,12 +143,6 @@ def machine() -> dict[str, object]:
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         **{package: version(package) for package in ("torch", "ray", "mlflow") if find_spec(package)},
     }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def show(
@@ -232,14 +226,17 @@ def in_one_line(error: Exception) -> str:
 
 
 def require_writable(out: Path) -> None:
-    """Ask for an `--out` that can be written before minutes are spent; what it holds stays until there is more.
+    """Ask for an `--out` that can be written before minutes are spent; what is there stays until there is more.
 
     Raises:
         ValueError: it can't.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        there = out.exists()
         out.open("a").close()
+        if not there:
+            out.unlink()
     except OSError as error:
         raise ValueError(f"--out must be a file that can be written, got {out} ({error.strerror})") from error
 

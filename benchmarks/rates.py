@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from statistics import fmean
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.comparison import timed
@@ -28,6 +30,36 @@ def flops(action: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops()
+
+
+def convolutions(action: Callable[[], object]) -> Callable[[], None]:
+    """The convolutions of an action, forward and backward, on the tensors that it had and with nothing between them:
+    what the library takes for them by itself."""
+    with _Convolutions() as seen:
+        action()
+
+    @torch.inference_mode()
+    def again() -> None:
+        for call in seen.calls:
+            call()
+
+    return again
+
+
+class _Convolutions(TorchDispatchMode):
+    """Notes the calls of convolutions."""
+
+    _NOTED = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = partial(func, *args, **(kwargs or {}))
+        if func in self._NOTED:
+            self.calls.append(call)
+        return call()
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:

@@ -111,6 +111,8 @@ def test_a_file_that_cannot_be_written_is_said_first(tmp_path, way, reason):
     (tmp_path / "taken").touch()
     with pytest.raises(ValueError, match=rf"--out must be a file that can be written, got .* \({reason}\)"):
         require_writable(tmp_path / way)
+    require_writable(tmp_path / "new" / "numbers.json")
+    assert not list((tmp_path / "new").iterdir())  # an interrupted run leaves no empty file
 
 
 def test_a_benchmark_leaves_the_environment_as_it_was(monkeypatch):
@@ -312,6 +314,7 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp
     head, body, tail = 11**2 * 6 * width, 5**2 * width**2 * (2 + 2 * blocks + 2), 5**2 * width * 3
     additions_too = 2 * side**2 * inputs.config.batch_size
     assert rates.flops(learner.step) == additions_too * (3 * (head + body + tail) - head)
+    assert rates.flops(rates.convolutions(learner.step)) == rates.flops(learner.step)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
