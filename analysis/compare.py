@@ -28,9 +28,13 @@ def compare_rows(sweep: Sweep, a: str, b: str) -> Section:
     """How row or run `a` differs from `b`: results, settings, results along the record's axis.
 
     Raises:
-        ValueError: a name that is neither a row's nor a run's, a row without a run, no seed in common, other images.
+        ValueError: a name that is neither a row's nor a run's, the same twice, a row without a run, no seed in common,
+            other images.
     """
-    one, other = _paired(_side(sweep, a), _side(sweep, b))
+    one, other = _side(sweep, a), _side(sweep, b)
+    if one == other:
+        raise ValueError(f"RUN and RUN must be two, got {one.name} twice")
+    one, other = _paired(one, other)
     places = [(test, metric) for test in sweep.record.tests for metric in sweep.record.metrics]
     for test in sweep.record.tests:
         runs = [run for side in (one, other) for run in side.runs.values() if run]

@@ -44,7 +44,10 @@ def cost_grid(sweep: Sweep, stages: Mapping[str, Sequence[StageRun]]) -> Grid:
         labels=1,
         rows=tuple(rows),
         notes=(
-            Note(text=f"Shared stages saved {saved:,} iterations{share} of training each line from scratch."),
+            Note(
+                text=f"Shared stages saved {saved:,} iterations{share} of training each line of the tables from "
+                "scratch; a row in two tables is two lines."
+            ),
             Note(text="Of finished stages; work that was lost with a killed process is not counted."),
         ),
     )

@@ -20,7 +20,7 @@ def print_plan(console: Console, study: Study, whole: Estimate, *, timed_on: str
     trained = sum(bool(stage.steps) for stage in study.stages())
     console.print(
         f"{counted(trained, 'stage')}, {study.tree_steps():,} iterations in place of {study.flat_steps():,} "
-        "if every line of the tables were trained from scratch",
+        "if every line of the tables were trained from scratch (a row in two tables is two lines)",
         highlight=False,
     )
     console.print(

@@ -17,8 +17,7 @@ METRICS = (
 )
 SSIM_NOTE = "SSIM is the 3-D one (MATLAB's on an RGB volume), as the published values are."
 CONTROLS_NOTE = (
-    "Each added loss also adds iterations; the study `controls` trains rows of the content loss alone, of the same "
-    "length."
+    "Each added loss also adds iterations; the controls study trains rows of the content loss alone that are as long."
 )
 PRECISION_NOTES = {
     "float32": "Trained in float32.",

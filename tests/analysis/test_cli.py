@@ -170,6 +170,7 @@ def test_compare_takes_runs_by_the_beginning_of_their_ids(filled):
         ("nope", "blurred", "RUN must be a row (blurred, Multi-scale (1 scale), "),
         ("", "blurred", "RUN must be a row (blurred, "),
         ("blurred", "+ Perceptual loss", "RUN must be a row with a run, and '+ Perceptual loss' has none"),
+        ("blurred", "blurred", "RUN and RUN must be two, got blurred twice"),
     ],
 )
 def test_compare_refuses_in_one_line(runs, a, b, message):
