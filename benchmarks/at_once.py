@@ -35,7 +35,8 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     config = config_of(next(stage for stage in stages if stage.name == STAGE))
     together, alone = [], []
     with ExitStack() as stack:
-        trials = [stack.enter_context(Child("benchmarks.at_once", config, folder, core)) for core in cores[:2]]
+        starting = [Child("benchmarks.at_once", config, folder, core) for core in cores[:2]]  # at once, too
+        trials = [stack.enter_context(trial) for trial in starting]
         for repeat in range(repeats):
             one = [trials[repeat % 2]]
             if repeat % 2:
