@@ -14,8 +14,8 @@ from time import perf_counter
 import torch
 from rich.console import Console
 
-from sweeps.provenance import git_state, processor
-from sweeps.resources import best_precision, this_machine
+from sweeps.provenance import git_state
+from sweeps.resources import best_precision, processor, this_machine
 
 WIDTHS = (16, 16, 7, 15, 14, 6)
 """Of the columns of a comparison's line: 79 characters with the spaces between them."""

@@ -17,7 +17,7 @@ from sweeps.deblurring.config import DataConfig
 from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
 from sweeps.launch import Launch, Request
 from sweeps.measure import checkpoint_bytes
-from sweeps.resources import Machine, best_precision, chains_at_once, share_out
+from sweeps.resources import Machine, best_precision, chains_at_once, share_out, slow_precision
 from sweeps.stages import Stage
 from sweeps.stand_in import stand_in_data
 from sweeps.weights import Found
@@ -166,8 +166,12 @@ def _computing(launch: Launch, machine: Machine, stages: Sequence[Stage], *, pre
 
     yield checkup.attempt("resources", share, mend="leave --cpus-per-trial and --gpus-per-trial out")
 
+    chosen = best_precision(device, machine) if precision == "auto" else precision
+
     def training() -> str:
-        chosen = best_precision(device, machine) if precision == "auto" else precision
         return ", ".join([chosen, *request.execution(device).choices])
 
-    yield checkup.attempt("training", training, mend="install g++, or leave --compile out")
+    finding = checkup.attempt("training", training, mend="install g++, or leave --compile out")
+    if finding.level == Level.OK and (slow := slow_precision(chosen, device, machine)):
+        finding = Finding(name="training", level=Level.WARNING, found=slow, mend="leave --precision out")
+    yield finding

@@ -37,14 +37,16 @@ from sweeps.naming import counted
 from sweeps.overrides import apply_overrides
 from sweeps.presets import PRESETS, Preset
 from sweeps.progress import Progress
-from sweeps.provenance import Provenance, code_digest, git_state, processor, versions
+from sweeps.provenance import Provenance, code_digest, git_state, versions
 from sweeps.resources import (
     Machine,
     Resources,
     best_precision,
+    processor,
     require_compiler,
     resolve_device,
     share_out,
+    slow_precision,
     this_machine,
 )
 from sweeps.stages import Stage, Study
@@ -225,14 +227,9 @@ class Launch:
     @cached_property
     def precision(self) -> Precision:
         """The same for all stages, wherever they are trained: it is part of their keys."""
-        asked = self.request.precision
-        if asked == "auto":
-            return best_precision(self.device, self.machine)
-        here = not self.request.cluster  # of whose processors nobody knows
-        if asked == "bfloat16" and here and best_precision(self.device, self.machine) != asked:
-            line = f"This {self.device} has no circuits for bfloat16: it may take many times as long as float32."
-            self.console.print(line, style="yellow", highlight=False)
-        return asked
+        if self.request.precision != "auto":
+            return self.request.precision
+        return best_precision(self.device, self.machine)
 
     @cached_property
     def execution(self) -> Execution:
@@ -301,7 +298,7 @@ class Launch:
         """
         request = self.request
         commit, dirty, diff = git_state()
-        # The nodes of a cluster may have others than the driver.
+        # A cluster's nodes may have other processors than the driver's.
         here = f"{platform.machine() if request.cluster else processor()}, threads: {resources.cpus}"
         if self.device == "cuda":
             import torch
@@ -367,11 +364,17 @@ class Launch:
 
         how = [f"{self.precision} on {self.device}", *self.execution.choices]
         say(f"Training        {', '.join(how)}")
+        self.say_if_slow()
         say(f"MLflow store    {escape(cli.without_password(uri))}")
         if uri == cli.own_store(runs):
             elsewhere = "" if runs == cli.DEFAULT_RUNS else f" RUNS={escape(str(runs))}"
             say(f"MLflow UI       `make ui{elsewhere}`, then http://127.0.0.1:5000")
         say(f"Everything else {escape(str(runs.resolve()))}")
+
+    def say_if_slow(self) -> None:
+        """Warn of a precision that this hardware lacks."""
+        if line := slow_precision(self.precision, self.device, self.machine):
+            self.console.print(f"{line}.", style="yellow", highlight=False, soft_wrap=True)
 
     def sweep(
         self, study: Study, stages: Sequence[Stage], tracker: "MLflowTracker", schedule: Schedule, *, evaluate: bool

@@ -65,13 +65,6 @@ class Provenance:
         return {record.data_tag(name): digest for name, digest in self.data.items()}
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, or its architecture where the system does not say."""
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def git_state(root: Path = ROOT) -> tuple[str, bool, bytes]:
     """The checkout's commit, whether it is dirty and, as a patch for `git apply`, how tracked files differ from it.
 

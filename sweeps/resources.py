@@ -1,6 +1,7 @@
 """What each trial is given, found from the machine and the stage tree where the user does not say."""
 
 import os
+import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ GPU_DRIVERS = ("nvidia*", "nvhost*", "kfd", "dxg")
 """Devices of NVIDIA's driver, its Jetsons', AMD's, and Windows' for the Linux in it: without a PCI bus to look at."""
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang"))}
 """By device, the variable that names the compiler, and what is taken without it; on a GPU it is Triton that asks."""
+CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Of x86 processors; on ARM's nothing was measured."""
 
@@ -117,14 +119,30 @@ def best_precision(device: str, machine: Machine) -> Literal["float32", "bfloat1
     return "bfloat16" if native else "float32"
 
 
-def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def slow_precision(precision: str, device: str, machine: Machine) -> str:
+    """Why training in a precision may be slow there; nothing where it is not."""
+    if precision == "float32" or best_precision(device, machine) == precision:
+        return ""
+    what = "GPUs" if device == "cuda" else "processors"
+    return f"{precision} is not known to be what the {what} here compute in: it may take many times as long as float32"
+
+
+def processor_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
     """Whether the processor multiplies in bfloat16, and oneDNN with it; no where the system does not say."""
+    return not BFLOAT16_FLAGS.isdisjoint(_of_the_first_processor("flags", cpuinfo).split())
+
+
+def processor(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's name, or its architecture where the system does not say."""
+    return _of_the_first_processor("model name", cpuinfo) or platform.machine()
+
+
+def _of_the_first_processor(field: str, cpuinfo: Path) -> str:
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return False
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return not BFLOAT16_FLAGS.isdisjoint(flags)
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def share_out(wanted: int, machine: Machine, *, device: str, cpus: int | None, gpus: float | None) -> Resources:

@@ -46,6 +46,7 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
     if plan:
         tree = launch.study(launch.planned(), seeds=count)
         resources, study = launch.resources(chains_at_once(tree.stages())), change(tree)
+        launch.say_if_slow()
         costs = launch.costs(change, count, resources)
         whole = launch.estimate(study.stages(), costs, resources)
         timed_on = f"{launch.device} in {launch.precision} with {counted(resources.cpus, 'thread')} a trial"

@@ -22,6 +22,7 @@ from tiny import WORKER, ablation, command, options, processes_below, python
 from sweeps import record
 from sweeps.deblurring.restore import load_restorer
 from sweeps.job import STATE, WEIGHTS
+from sweeps.resources import processor
 from sweeps.train import load_state
 
 
@@ -268,6 +269,7 @@ def test_rows_that_the_store_has_in_another_precision_are_told(swept, cache, fac
     experiment = client.get_experiment_by_name("tables")
     hardware = [run.data.tags[record.TAG_HARDWARE] for run in client.search_runs([experiment.experiment_id])]
     assert sum(each.endswith(", not fused") for each in hardware) == 5
+    assert all(each.startswith(f"{processor()}, threads: ") for each in hardware)
 
 
 def test_a_failed_stage_is_named_its_descendants_are_skipped_and_a_rerun_tries_again(cache, faces_folder, tmp_path):

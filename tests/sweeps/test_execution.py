@@ -20,8 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
-from sweeps.provenance import processor
-from sweeps.resources import Machine, best_precision, processor_has_bfloat16, require_compiler, this_machine
+from sweeps.resources import (
+    Machine,
+    best_precision,
+    processor,
+    processor_has_bfloat16,
+    require_compiler,
+    slow_precision,
+    this_machine,
+)
 from sweeps.stages import Stage
 from sweeps.studies import Inputs, tables
 from sweeps.train import load_state, train_stage
@@ -243,4 +250,8 @@ def test_the_precision_follows_what_trains():
     assert [best_precision(device, machine) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
     other = replace(machine, cpu_bfloat16=True, gpu_bfloat16=False)
     assert [best_precision(device, other) for device in ("cpu", "cuda")] == ["bfloat16", "float32"]
+    assert "processors here" in slow_precision("bfloat16", "cpu", machine)
+    assert "GPUs here" in slow_precision("bfloat16", "cuda", other)
+    assert not any(slow_precision("float32", device, each) for device in ("cpu", "cuda") for each in (machine, other))
+    assert slow_precision("bfloat16", "cuda", machine) == slow_precision("bfloat16", "cpu", other) == ""
     assert this_machine().cpu_bfloat16 == processor_has_bfloat16()
