@@ -28,13 +28,12 @@ def compare_rows(sweep: Sweep, a: str, b: str) -> Section:
     """How row or run `a` differs from `b`: results, settings, results along the record's axis.
 
     Raises:
-        ValueError: a name that is neither a row's nor a run's, the same twice, a row without a run, no seed in common,
+        ValueError: a name that is neither a row's nor a run's, a row without a run, no seed in common, a run in common,
             other images.
     """
-    one, other = _side(sweep, a), _side(sweep, b)
-    if one == other:
-        raise ValueError(f"RUN and RUN must be two, got {one.name} twice")
-    one, other = _paired(one, other)
+    one, other = _paired(_side(sweep, a), _side(sweep, b))
+    if _run_ids(one) & _run_ids(other):
+        raise ValueError(f"the two RUN must have no run in common, got {a!r} and {b!r}")
     places = [(test, metric) for test in sweep.record.tests for metric in sweep.record.metrics]
     for test in sweep.record.tests:
         runs = [run for side in (one, other) for run in side.runs.values() if run]
@@ -76,6 +75,10 @@ def _paired(a: Side, b: Side) -> tuple[Side, Side]:
     if not common:
         raise ValueError(f"{a.name} and {b.name} must have a seed in common, got {_seeds(a)} and {_seeds(b)}")
     return _of_seeds(a, common), _of_seeds(b, common)
+
+
+def _run_ids(side: Side) -> set[str]:
+    return {run.run_id for run in side.runs.values() if run}
 
 
 def _of_seeds(side: Side, seeds: Iterable[str]) -> Side:

@@ -164,13 +164,20 @@ def test_compare_takes_runs_by_the_beginning_of_their_ids(filled):
     assert "underpowered" in psnr
 
 
+def test_a_row_is_not_compared_with_a_run_of_its_own(filled):
+    run = filled.runs["Multi-task (2 scales)-1"]
+    result = invoke("compare", "--runs", filled.folder, "Multi-task (2 scales)", run)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: the two RUN must have no run in common, got 'Multi-task (2 scales)' and ")
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
         ("nope", "blurred", "RUN must be a row (blurred, Multi-scale (1 scale), "),
         ("", "blurred", "RUN must be a row (blurred, "),
         ("blurred", "+ Perceptual loss", "RUN must be a row with a run, and '+ Perceptual loss' has none"),
-        ("blurred", "blurred", "RUN and RUN must be two, got blurred twice"),
+        ("blurred", "blurred", "the two RUN must have no run in common, got 'blurred' and 'blurred'"),
     ],
 )
 def test_compare_refuses_in_one_line(runs, a, b, message):
