@@ -35,8 +35,11 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     config = config_of(next(stage for stage in stages if stage.name == STAGE))
     together, alone = [], []
     with ExitStack() as stack:
-        starting = [Child("benchmarks.at_once", config, folder, core) for core in cores[:2]]  # at once, too
-        trials = [stack.enter_context(trial) for trial in starting]
+        trials = [Child("benchmarks.at_once", config, folder, core) for core in cores[:2]]
+        for trial in trials:
+            stack.push(trial)  # ends it, also where the other does not start
+        for trial in trials:
+            trial.answer()
         for repeat in range(repeats):
             one = [trials[repeat % 2]]
             if repeat % 2:

@@ -33,16 +33,20 @@ def flops(action: Callable[[], object]) -> int:
 
 
 def convolutions(action: Callable[[], object]) -> Callable[[], None]:
-    """The convolutions of an action, forward and backward, on the tensors that it had and with nothing between them:
-    what the library takes for them by itself."""
+    """The convolutions of an action, forward and backward, on tensors of the same layouts, with nothing between them.
+
+    What they take is about what the library takes by itself: caches are not as in the action, which matters a little.
+    """
     with _Convolutions() as seen:
         action()
+    calls = seen.calls
 
     @torch.inference_mode()
     def again() -> None:
-        for call in seen.calls:
+        for call in calls:
             call()
 
+    again()  # for warmth
     return again
 
 
@@ -56,10 +60,11 @@ class _Convolutions(TorchDispatchMode):
         self.calls: list[Callable[[], object]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = partial(func, *args, **(kwargs or {}))
         if func in self._NOTED:
-            self.calls.append(call)
-        return call()
+            # Detached: they must not keep the graph alive.
+            alone = [each.detach() if isinstance(each, Tensor) else each for each in args]
+            self.calls.append(partial(func, *alone, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:

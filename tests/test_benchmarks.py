@@ -2,9 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ import ray
 import torch
 from ray.tune.experiment import Trial
 from rich.console import Console
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import comparison, gpu, idle, large_store, memory, overhead, quick_preset, rates, steps
 from benchmarks.__main__ import main, measure
@@ -314,7 +316,49 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp
     head, body, tail = 11**2 * 6 * width, 5**2 * width**2 * (2 + 2 * blocks + 2), 5**2 * width * 3
     additions_too = 2 * side**2 * inputs.config.batch_size
     assert rates.flops(learner.step) == additions_too * (3 * (head + body + tail) - head)
-    assert rates.flops(rates.convolutions(learner.step)) == rates.flops(learner.step)
+
+
+class Calls(TorchDispatchMode):
+    """Notes what is called, on tensors of which shapes, layouts and types."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [(each.shape, each.stride(), each.dtype) for each in args if isinstance(each, torch.Tensor)]
+        self.seen.append((str(func), tensors))
+        return func(*args, **(kwargs or {}))
+
+
+def test_of_a_step_its_convolutions_are_called_again_and_nothing_else(tiny_inputs):
+    inputs, cache = tiny_inputs
+    learner = multi_task(inputs).learner(seed=1, execution=Execution(), cache=cache)
+    again = rates.convolutions(learner.step)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    with Calls() as alone:
+        again()
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
+    with Calls() as step:
+        learner.step()
+    assert alone.seen == [each for each in step.seen if "convolution" in each[0]]
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_a_kind_of_stage_has_a_ratio_for_each_repeat(tiny_inputs, monkeypatch, content):
+    monkeypatch.setattr(steps, "TIMED", 0.001)
+    inputs, cache = tiny_inputs
+    name = "multi-task" if content else "loss-adversarial"
+    row = next(row for row in tables(inputs).rows if row.name == name)
+    measurement = steps.Measurement(row.stages[0], cache)
+    for _ in range(2):
+        measurement.repeat()
+    found = list(measurement.comparisons())
+    assert all(len(each.ratios) == 2 and min(each.ratios) > 0 for each in found)
+    kinds = [each.name.removeprefix(row.stages[0].name).lstrip(" ,") for each in found]
+    of_content = ["step, against its convolutions alone", "step, against plain PyTorch"] if content else []
+    assert kinds == ["step, against the best convolution", *of_content, "making the batch, against the step"]
+    assert found[0].least == (steps.OF_THE_BEST if content else None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -458,4 +502,8 @@ def test_trivial_stages_take_a_process_a_core_and_no_more(tmp_path):
         assert len(ray._private.state.actors()) == overhead.CORES
     finally:
         ray.shutdown()
-    overhead._require_all(overhead._store(place), overhead.EXPERIMENT, stages=12)
+    overhead._require_all(place, overhead.EXPERIMENT, stages=12)
+    with closing(sqlite3.connect(place / overhead.STORE)) as store, store:
+        store.execute("DELETE FROM metrics WHERE rowid = (SELECT MAX(rowid) FROM metrics WHERE key = 'loss/total')")
+    with pytest.raises(AssertionError):  # less was done than was timed
+        overhead._require_all(place, overhead.EXPERIMENT, stages=12)
