@@ -53,6 +53,7 @@ def one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     rule = first["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    rule = rule.replace("a valid tuple", "a list, as [7,9]")
     value = "" if "got" in rule or first["type"] == "json_invalid" else f", got {first['input']!r:.80}"
     return f"{where} {rule}{value}"
 

@@ -163,6 +163,7 @@ def test_overrides_are_typed():
         ("generator.width=5", "generator must have a width of at least 6 for the identity, got 5"),
         ("generator.width=-1", "generator.width must be greater than or equal to 1, got -1"),
         ("generator.width=wide", "generator.width must be a valid integer"),
+        ("data.kernel_sizes=5,7", r"data.kernel_sizes must be a list, as \[7,9\], got '5,7'"),
         ("losses.perceptual=NaN", "losses.perceptual must be"),
         ("losses.perceptual=Infinity", "losses.perceptual must be"),
         ("losses.adversarial=-1", "losses.adversarial must be greater than or equal to 0, got -1"),
