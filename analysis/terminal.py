@@ -79,6 +79,7 @@ def _table(grid: Grid, shown: Sequence[int], narrow: bool = False) -> Table:
             Styled(f"{above}{column.heading}"),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric,
+            overflow="ellipsis" if column.numeric else "fold",  # a number that is cut must show it
             width=_longest_word(grid, index) if narrow and not column.numeric else None,
         )
     for row in grid.rows:
@@ -88,7 +89,8 @@ def _table(grid: Grid, shown: Sequence[int], narrow: bool = False) -> Table:
 
 def _longest_word(grid: Grid, index: int) -> int:
     """Width that a column of words needs at least, but for very long ones."""
-    words = (word for row in grid.rows for word in row[index].text.split())
+    texts = (grid.columns[index].heading, *(row[index].text for row in grid.rows))
+    words = (word for text in texts for word in text.split())
     return min(14, max(map(len, words), default=1))
 
 

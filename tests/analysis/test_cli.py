@@ -54,6 +54,14 @@ def test_a_narrow_terminal_gets_a_table_per_metric_with_every_number(runs):
     assert "Multi-task (2 scales) Content loss 0.875 0.859" in lines
 
 
+def test_no_verdict_and_no_number_is_cut_in_a_terminal_of_80_columns(filled):
+    result = invoke("report", "--runs", filled.folder, "--format", "json", columns=80)
+    assert result.exit_code == 0, result.stderr
+    assert "P(" in result.stdout  # differences are shown
+    assert "…" not in result.stdout
+    assert len(re.findall(r"\bverdict\b", result.stdout)) > 1
+
+
 def test_a_stale_number_is_a_yellow_word_in_a_terminal(runs, store):
     store.add_run("+ Perceptual loss-1", {"psnr": 24.0, "ssim": 0.86}, tags={record.protocol_tag("CelebA"): "old"})
     printed = invoke("report", "--runs", runs, FORCE_COLOR="1", TERM="xterm").stdout
