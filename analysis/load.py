@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ from sweeps import record
 from sweeps.record import RowRecord, SearchRecord, SweepRecord
 
 FINISHED = "FINISHED"
-AT_ONCE = 8
-"""Requests and files under way at once: most of each is waiting."""
+REQUESTS, FILES = 8, 2
+"""Under way at once. Most of a request is waiting; of a file nothing is, and more threads only take turns."""
 PAGE = 1000
 # MLflow's own defaults retry a dead server for minutes.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -213,9 +213,10 @@ def load_sweep(client: MlflowClient, study: str, preset: str | None = None) -> S
     )
 
 
-def read_ahead(sweep: Sweep, evaluated: Iterable[tuple[StageRun, str]], curves: Iterable[StageRun]) -> None:
+def read_ahead(sweep: Sweep, evaluated: Sequence[tuple[StageRun, str]], curves: Sequence[StageRun]) -> None:
     """Read the per-image metrics of some (run, test set) and some curves, several at once."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    here = all(run.folder for run in [*(run for run, _ in evaluated), *curves])
+    with ThreadPoolExecutor(FILES if here else REQUESTS) as pool:
         list(pool.map(lambda place: sweep.per_image(*place), evaluated))
         list(pool.map(sweep.curve, curves))
 
