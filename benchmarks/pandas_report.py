@@ -19,14 +19,16 @@ def main(store: Path, out: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=[STUDY], filter_string="status = 'FINISHED'")
     means = pd.concat(
-        pd.read_parquet(
-            Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet",
-            columns=["kernel_size", "psnr", "ssim"],
-        )
-        .groupby("kernel_size")
-        .mean()
-        .assign(row=run["tags.whetstone.rows"], seed=run["tags.whetstone.seed"])
-        for _, run in runs.iterrows()
+        {
+            (run["tags.whetstone.rows"], run["tags.whetstone.seed"]): pd.read_parquet(
+                Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet",
+                columns=["kernel_size", "psnr", "ssim"],
+            )
+            .groupby("kernel_size")
+            .mean()
+            for _, run in runs.iterrows()
+        },
+        names=["row", "seed"],
     )
     # There are as many images of each kernel size, and as many of each seed.
     table = means.groupby(["row", "seed"]).mean().groupby("row").agg(["mean", "std"])

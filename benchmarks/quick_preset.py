@@ -23,7 +23,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -75,25 +74,19 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 
 def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
-    preset = quick()
-    config = preset.config
+    config = quick().config
     cache, faces = folder / "cache", folder / "faces"
     cache.mkdir()
-    (folder / "warm").mkdir()
     _write_faces(
         faces, config.data.test_faces + config.data.validation_faces + SPARE_FACES, size=config.data.image_size
     )
-    data = stand_in_data(config.data, {}, config.backbone, cache)
-    precision = best_precision("cpu", this_machine())
-    inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision)
-    study = tables(inputs)
     ways: dict[str, Way] = {
         "sweep": lambda place: partial(_run, "benchmarks.idle_sweep", place, faces, cache),
         "loop": lambda place: partial(_run, "benchmarks.idle_loop", place, faces, cache),
     }
-    ways["loop"](folder / "warm")()  # prepares faces and kernels, as once on a machine
+    # First: it prepares faces and kernels, as once on a machine.
+    share, estimates = _beside_a_waiting_sweep(folder, faces, cache)
     seconds = side_by_side(ways, repeats=repeats, folder=folder)
-    share, estimates = _beside_a_waiting_sweep(folder / "waiting", faces, cache, lambda: _training(study, cache))
     training = median(each.seconds for each in estimates)
     # The time for which both cores train: all work, less the time in which at least one does.
     waiting = share * median(sum(stage.seconds for stage in each.stages) - each.seconds for each in estimates)
@@ -106,28 +99,21 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
             detail=f"{waiting:.1f} s of it by processes that wait",
             ours=orchestration,
             theirs=whole,
-            stages=len(study.stages()),
+            stages=len(estimates[0].stages),
             limit=LIMIT,
         ),
     ]
 
 
-def _training(study: Study, cache: Path) -> Estimate:
-    preset = quick()
-    images = image_counts(preset.config.data, tests=len(study.tests), validate_every=preset.validate_every)
-    costs = measure_all(study.stages(), test=study.tests[0], execution=Execution(), threads=1, cache=cache)
-    return estimate(study.stages(), costs, images, places=CORES)
-
-
-def _beside_a_waiting_sweep(
-    place: Path, faces: Path, cache: Path, action: Callable[[], Estimate]
-) -> tuple[float, list[Estimate]]:
-    """Of the cores' time, what the processes of a sweep use whose trials wait; and what the action gives meanwhile."""
-    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", place, faces, cache)) as driver:
+def _beside_a_waiting_sweep(folder: Path, faces: Path, cache: Path) -> tuple[float, list[Estimate]]:
+    """Of the cores' time, what the processes of a sweep use whose trials wait; and the training's estimates, that are
+    made meanwhile."""
+    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", folder / "waiting", faces, cache)) as driver:
         try:
+            study = _made_up_study(folder / "made up")
             _settle(driver)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            estimates = [action() for _ in range(ESTIMATES) if driver.poll() is None]
+            estimates = [_training(study, folder / "made up") for _ in range(ESTIMATES) if driver.poll() is None]
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -136,6 +122,21 @@ def _beside_a_waiting_sweep(
     if ended:
         raise RuntimeError(f"the waiting sweep ended early: {said}")
     return used / elapsed / CORES, estimates
+
+
+def _made_up_study(cache: Path) -> Study:
+    config = quick().config
+    cache.mkdir()
+    data = stand_in_data(config.data, {}, config.backbone, cache)
+    precision = best_precision("cpu", this_machine())
+    return tables(Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision))
+
+
+def _training(study: Study, cache: Path) -> Estimate:
+    preset = quick()
+    images = image_counts(preset.config.data, tests=len(study.tests), validate_every=preset.validate_every)
+    costs = measure_all(study.stages(), test=study.tests[0], execution=Execution(), threads=1, cache=cache)
+    return estimate(study.stages(), costs, images, places=CORES)
 
 
 def _settle(driver: subprocess.Popen[str]) -> None:

@@ -4,7 +4,7 @@ their own convolutions alone and against plain PyTorch."""
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 from typing import TypeVar
 
 import numpy as np
@@ -32,8 +32,7 @@ FACES = 849
 TIMED = 0.25
 """Seconds for which each action is done again in each repeat."""
 ROUNDS = 3
-"""Of a content step, its convolutions and the best one, in turns, in each repeat: the machine's rate changes within a
-second."""
+"""Of a content step and the best convolution, in turns, in each repeat: the machine's rate changes within a second."""
 
 
 class PlainLearner(TrainingLearner):
@@ -90,17 +89,15 @@ class Measurement:
 
     def repeat(self) -> None:
         """Measure once more."""
-        best, step, alone = [self._best_convolution.rate(at_least=TIMED / 2)], [], []
+        best, step = [self._best_convolution.rate(at_least=TIMED / 2)], []
         for _ in range(ROUNDS if self._content else 1):
             step.append(seconds_each(self._ours.step, at_least=TIMED))
-            if self._content:
-                alone.append(seconds_each(self._convolutions, at_least=TIMED))
             best.append(self._best_convolution.rate(at_least=TIMED / 2))
         self._step.append(fmean(step))
-        self._best.append(fmean(best))
+        self._best.append(harmonic_mean(best))  # as of the seconds: slow moments count as much as in the step
         self._batch.append(seconds_each(self._ours.draw, at_least=TIMED / 10))
         if self._content:
-            self._alone.append(fmean(alone))
+            self._alone.append(seconds_each(self._convolutions, at_least=TIMED))
             self._usual.append(seconds_each(self._plain.step, at_least=TIMED))
 
     def comparisons(self) -> Iterator[Comparison]:
