@@ -14,8 +14,7 @@ Training is not run to its end, which takes many minutes, but estimated as `--pl
 of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
 as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
 makes the true share smaller; the waiting sweep lengthens the steps by its share of a core, some hundredths, which makes
-the true share larger by as little. All repeats have the same estimate, the median of ESTIMATES, and the same share of
-waiting processes.
+the true share larger by as little. All repeats have the same estimate and the same share of waiting processes.
 """
 
 import math
@@ -25,7 +24,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -49,8 +47,6 @@ LIMIT = 0.03
 """Of the whole sweep's seconds."""
 SPARE_FACES = 50
 """To train on, beside those that are held out."""
-ESTIMATES = 2
-"""While they are made, the clocks of a waiting sweep's processes run."""
 START, PAUSE, CALM = 10.0, 2.0, 0.1
 """Seconds that its start takes at least; and cores that they use, over so many seconds, when it is over."""
 LATEST = 120.0
@@ -84,36 +80,35 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         "sweep": lambda place: partial(_run, "benchmarks.idle_sweep", place, faces, cache),
         "loop": lambda place: partial(_run, "benchmarks.idle_loop", place, faces, cache),
     }
-    # First: it prepares faces and kernels, as once on a machine.
-    share, estimates = _beside_a_waiting_sweep(folder, faces, cache)
+    # First: it leaves faces, kernels and the perceptual network's weights in the cache, as once on a machine.
+    share, training = _beside_a_waiting_sweep(folder / "waiting", faces, cache)
     seconds = side_by_side(ways, repeats=repeats, folder=folder)
-    training = median(each.seconds for each in estimates)
     # The time for which both cores train: all work, less the time in which at least one does.
-    waiting = share * median(sum(stage.seconds for stage in each.stages) - each.seconds for each in estimates)
+    waiting = share * (sum(stage.seconds for stage in training.stages) - training.seconds)
     started = [sweep - loop for sweep, loop in zip(seconds["sweep"], seconds["loop"], strict=True)]
     orchestration = tuple(each + waiting for each in started)
-    whole = tuple(each + training for each in orchestration)
+    whole = tuple(each + training.seconds for each in orchestration)
     return [
         Comparison(
             name="Quick preset, orchestration against the whole sweep",
             detail=f"{waiting:.1f} s of it by processes that wait",
             ours=orchestration,
             theirs=whole,
-            stages=len(estimates[0].stages),
+            stages=len(training.stages),
             limit=LIMIT,
         ),
     ]
 
 
-def _beside_a_waiting_sweep(folder: Path, faces: Path, cache: Path) -> tuple[float, list[Estimate]]:
-    """Of the cores' time, what the processes of a sweep use whose trials wait; and the training's estimates, that are
-    made meanwhile."""
-    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", folder / "waiting", faces, cache)) as driver:
+def _beside_a_waiting_sweep(place: Path, faces: Path, cache: Path) -> tuple[float, Estimate]:
+    """Of the cores' time, what the processes of a sweep use whose trials wait; and the training's estimate, made
+    meanwhile."""
+    with subprocess.Popen(**_command("benchmarks.idle_sweep", "waiting", place, faces, cache)) as driver:
         try:
-            study = _made_up_study(folder / "made up")
+            study = _made_up_study(cache)
             _settle(driver)
             before, start = cpu_seconds(driver.pid), time.monotonic()
-            estimates = [_training(study, folder / "made up") for _ in range(ESTIMATES) if driver.poll() is None]
+            training = _training(study, cache)
             used, elapsed = cpu_seconds(driver.pid) - before, time.monotonic() - start
             ended = driver.poll() is not None
         finally:
@@ -121,12 +116,11 @@ def _beside_a_waiting_sweep(folder: Path, faces: Path, cache: Path) -> tuple[flo
             said = driver.communicate()[0]
     if ended:
         raise RuntimeError(f"the waiting sweep ended early: {said}")
-    return used / elapsed / CORES, estimates
+    return used / elapsed / CORES, training
 
 
 def _made_up_study(cache: Path) -> Study:
     config = quick().config
-    cache.mkdir()
     data = stand_in_data(config.data, {}, config.backbone, cache)
     precision = best_precision("cpu", this_machine())
     return tables(Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="", precision=precision))
