@@ -28,7 +28,7 @@ from sweeps.record import RowRecord, SearchRecord, SweepRecord
 
 FINISHED = "FINISHED"
 REQUESTS, FILES = 8, 2
-"""Under way at once. Most of a request is waiting; of a file nothing is, and more threads only take turns."""
+"""Under way at once. Most of a request is waiting; of reading a disk little is, and more threads only take turns."""
 PAGE = 1000
 # MLflow's own defaults retry a dead server for minutes.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -215,9 +215,10 @@ def load_sweep(client: MlflowClient, study: str, preset: str | None = None) -> S
 
 def read_ahead(sweep: Sweep, evaluated: Sequence[tuple[StageRun, str]], curves: Sequence[StageRun]) -> None:
     """Read the per-image metrics of some (run, test set) and some curves, several at once."""
-    here = all(run.folder for run in [*(run for run, _ in evaluated), *curves])
+    here = all(run.folder for run, _ in evaluated)
     with ThreadPoolExecutor(FILES if here else REQUESTS) as pool:
         list(pool.map(lambda place: sweep.per_image(*place), evaluated))
+    with ThreadPoolExecutor(REQUESTS) as pool:
         list(pool.map(sweep.curve, curves))
 
 

@@ -32,7 +32,7 @@ def main(store: Path, out: Path) -> None:
     )
     # There are as many images of each kernel size, and as many of each seed.
     table = means.groupby(["row", "seed"]).mean().groupby("row").agg(["mean", "std"])
-    sizes = means.groupby(["row", "kernel_size"])[["psnr", "ssim"]].mean()
+    sizes = means.groupby(["row", "kernel_size"]).mean()
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv")
     sizes.to_csv(out / "sizes.csv")

@@ -14,7 +14,8 @@ Training is not run to its end, which takes many minutes, but estimated as `--pl
 of stage are timed, on one core with nothing beside them but the waiting sweep, and the sweep is taken to last as long
 as its longest chain or half of all its work, whichever is longer. Two trials side by side take longer than that, which
 makes the true share smaller; the waiting sweep lengthens the steps by its share of a core, some hundredths, which makes
-the true share larger by as little. All repeats have the same estimate and the same share of waiting processes.
+the true share larger by as little. All repeats have the same estimate and the same share of waiting processes: their
+range does not show that one estimate differs from the next by some hundredths.
 """
 
 import math
@@ -80,7 +81,7 @@ def _compare(*, repeats: int, folder: Path) -> list[Comparison]:
         "sweep": lambda place: partial(_run, "benchmarks.idle_sweep", place, faces, cache),
         "loop": lambda place: partial(_run, "benchmarks.idle_loop", place, faces, cache),
     }
-    # First: it leaves faces, kernels and the perceptual network's weights in the cache, as once on a machine.
+    # First: the cache then has faces and kernels, and made-up weights where a sweep would fetch the real ones.
     share, training = _beside_a_waiting_sweep(folder / "waiting", faces, cache)
     seconds = side_by_side(ways, repeats=repeats, folder=folder)
     # The time for which both cores train: all work, less the time in which at least one does.

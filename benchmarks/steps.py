@@ -4,7 +4,7 @@ their own convolutions alone and against plain PyTorch."""
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, harmonic_mean
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -94,7 +94,7 @@ class Measurement:
             step.append(seconds_each(self._ours.step, at_least=TIMED))
             best.append(self._best_convolution.rate(at_least=TIMED / 2))
         self._step.append(fmean(step))
-        self._best.append(harmonic_mean(best))  # as of the seconds: slow moments count as much as in the step
+        self._best.append(fmean(best))
         self._batch.append(seconds_each(self._ours.draw, at_least=TIMED / 10))
         if self._content:
             self._alone.append(seconds_each(self._convolutions, at_least=TIMED))

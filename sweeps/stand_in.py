@@ -68,7 +68,6 @@ def _write_weights(backbone: Backbone, folder: Path) -> None:
     with torch.device("meta"):
         layers = models.get_model(backbone).features
     asset = assets.ASSETS[backbone]
-    save_file(
-        {f"features.{name}": random(weight.shape) for name, weight in layers.state_dict().items()},
-        asset.path(folder),
-    )
+    weights = {f"features.{name}": random(weight.shape) for name, weight in layers.state_dict().items()}
+    with assets.atomic(asset.path(folder)) as path:
+        save_file(weights, path)
