@@ -115,11 +115,11 @@ class Generator(nn.Module):
         self.resample = resample
         self.trunk = nn.Sequential(
             nn.Conv2d(2 * _CHANNELS, width, 11, padding=5),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 5, padding=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 5, padding=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *(_ResidualBlock(width) for _ in range(blocks)),
         )
         self.tails = nn.ModuleDict({task: _tail(width) for task in tasks})
@@ -186,17 +186,18 @@ class _ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.second(F.relu(self.first(F.relu(x))))
+        residual: Tensor = self.second(F.relu(self.first(F.relu(x)), inplace=True))
         return x + residual
 
 
 def _tail(width: int) -> nn.Sequential:
+    # The first must leave the trunk's features as they are.
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(width, width, 5, padding=2),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(width, width, 5, padding=2),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(width, _CHANNELS, 5, padding=2),
     )
 
