@@ -9,12 +9,10 @@ from tempfile import TemporaryDirectory, gettempdir
 import torch
 
 from datasets.assets import ASSETS
-from datasets.faces import SOURCES
-from datasets.layouts import detect
 from sweeps import checkup, cli
 from sweeps.checkup import Finding, Level
 from sweeps.deblurring.config import DataConfig
-from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, require_enough
+from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, count_images
 from sweeps.launch import Launch, Request
 from sweeps.measure import checkpoint_bytes
 from sweeps.resources import Machine, best_precision, chains_at_once, share_out, slow_precision
@@ -80,7 +78,8 @@ def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]
         data = stand_in_data(config.data, _tests(launch.request), config.backbone, Path(made_up))
         stages = launch.study(data, seeds=seeds).stages()
         states = checkpoint_bytes(stages, places=places, cache=Path(made_up))
-    faces = COPIES * sum(_images(launch.request).values()) * config.data.image_size**2 * 3
+    images = count_images(launch.request.train_faces, _tests(launch.request), config.data)
+    faces = COPIES * sum(images.values()) * config.data.image_size**2 * 3
     return checkup.disk({launch.request.runs: states, launch.cache: CACHE_BYTES + faces, **temporary})
 
 
@@ -93,21 +92,10 @@ def _describe_weights(launch: Launch, seeds: Sequence[int], weights: Path) -> st
 
 def _describe_faces(request: Request, config: DataConfig) -> str:
     check_sources(request.train_faces, _tests(request))
-    counts = _images(request)
-    for folder, count in counts.items():
-        if not count:
-            raise ValueError(f"a folder of faces must hold images, got none in {folder}")
-    if request.train_faces in counts:
-        require_enough(config, request.train_faces, counts[request.train_faces])
+    counts = count_images(request.train_faces, _tests(request), config)
     return ", ".join(
         f"{source}: {counts[source]} images" if source in counts else source for source in _sources(request)
     )
-
-
-def _images(request: Request) -> dict[str, int]:
-    """Number of images in each folder that is named."""
-    folders = [source for source in _sources(request) if source not in SOURCES]
-    return {folder: len(detect(Path(folder).expanduser())[1]) for folder in folders}
 
 
 def _tests(request: Request) -> dict[str, str]:

@@ -23,6 +23,7 @@ from sweeps.deblurring.config import DeblurConfig, Precision, TrainingStage
 from sweeps.deblurring.data import (
     DeblurData,
     check_sources,
+    count_images,
     files_of,
     image_counts,
     planned_data,
@@ -145,8 +146,23 @@ class Launch:
         return data
 
     def planned(self) -> DeblurData:
-        """Stands for the data where nothing may be written."""
+        """Stands for the data where nothing may be written.
+
+        Raises:
+            ValueError: as `count_images`.
+        """
+        count_images(self.request.train_faces, self._tests, self.config.data)
         return planned_data(self.config.data, self._tests)
+
+    def require_machine(self) -> None:
+        """Refuse what the machine, or the cluster, can't do: before data are prepared and a folder is made.
+
+        Raises:
+            ValueError: there is no such device, no compiler, or no room for a trial.
+            ConnectionError: there is no such cluster.
+        """
+        self.resources(wanted=1)
+        _ = self.execution
 
     def costs(self, change: Callable[[Study], Study], seeds: Sequence[int], resources: Resources) -> list[Cost]:
         """The cost of each stage, in the order of `Study.stages`, measured on made-up data.
@@ -189,7 +205,7 @@ class Launch:
         """The study on these data; in the request's precision, if none is given."""
         assignments = self.request.assignments
         changed = f" Changed: {', '.join(assignments)}." if assignments else ""
-        caption = self.preset.caption + changed
+        caption = self.preset.caption.format(size=self.config.data.image_size) + changed
         return self._build(
             Inputs(
                 config=self.config,

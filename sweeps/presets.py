@@ -20,7 +20,7 @@ gives: with 0.01 the quick preset's adversarial row fell 0.7 dB below its parent
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A config, what tables say of it, and intervals in steps."""
+    """A config, what tables say of it (`{size}` is the images'), and intervals in steps."""
 
     config: DeblurConfig
     caption: str
@@ -33,7 +33,7 @@ def paper() -> Preset:
     """The published schedule at 128x128, with VGG19 (Section 4.1)."""
     return Preset(
         config=DeblurConfig(losses=STARTING_WEIGHTS),
-        caption="Paper preset: 128×128 faces, the published schedule.",
+        caption="Paper preset: {size}×{size} faces, the published schedule.",
         log_every=100,
         validate_every=1000,
         checkpoint_every=1000,
@@ -61,7 +61,7 @@ def quick() -> Preset:
     return Preset(
         config=config,
         caption=(
-            "Quick preset: 64×64 faces, kernels of half the size, a narrow network and a short schedule, "
+            "Quick preset: {size}×{size} faces, kernels of half the size, a narrow network and a short schedule, "
             "to show that everything works."
         ),
         log_every=10,

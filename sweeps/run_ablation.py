@@ -52,6 +52,7 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         timed_on = f"{launch.device} in {launch.precision} with {counted(resources.cpus, 'thread')} a trial"
         print_plan(launch.console, study, whole, timed_on=timed_on)
         return 0
+    launch.require_machine()
     with only_driver(request.runs):
         tree = weighted(launch.real_study(count))
         study = as_flat(tree) if flat else tree

@@ -53,6 +53,7 @@ def search(
     if found.seed != seed:
         raise ValueError(f"--out must be a new file or one of seed {seed}, got one of seed {found.seed}: {file}")
     found = found.without({space.row for space in spaces})
+    launch.require_machine()
     with only_driver(request.runs):
         plain = launch.real_study([seed])
         resources = launch.resources(trials)

@@ -10,6 +10,7 @@ from datasets import assets
 from datasets.digests import images_digest
 from datasets.faces import SOURCES, FaceSet, read_faces, store_faces
 from datasets.kernels import KernelSet, load_kernels
+from datasets.layouts import detect
 from datasets.splits import split_faces, without_overlap
 from sweeps.deblurring.config import DataConfig, DeblurTest, TrainingData
 from sweeps.deblurring.protocol import PROTOCOL, VALIDATION_IMAGES
@@ -84,7 +85,23 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
             raise FileNotFoundError(f"{option} must be a folder or one of {', '.join(SOURCES)}; {got(source, SOURCES)}")
 
 
-def require_enough(config: DataConfig, train: str, count: int) -> None:
+def count_images(train: str, tests: Mapping[str, str], config: DataConfig) -> dict[str, int]:
+    """Number of image files in each folder that is named.
+
+    Raises:
+        ValueError: none in one of them, or too few to train on.
+    """
+    folders = [source for source in dict.fromkeys([train, *tests.values()]) if source not in SOURCES]
+    counts = {folder: len(detect(Path(folder).expanduser())[1]) for folder in folders}
+    for folder, count in counts.items():
+        if not count:
+            raise ValueError(f"a folder of faces must hold images, got none in {folder}")
+    if train in counts:
+        _require_enough(config, train, counts[train])
+    return counts
+
+
+def _require_enough(config: DataConfig, train: str, count: int) -> None:
     """Refuse a folder of training faces that leaves none to train on.
 
     Raises:
@@ -118,7 +135,7 @@ def prepare_data(
     columns = {name: _one_spelling(source) for name, source in (tests or {DEFAULT_TEST: CELEBA_SAMPLE}).items()}
     sources = {train, *columns.values()}
     sets = {source: _read(source, config.image_size, cache, tell) for source in sorted(sources)}
-    require_enough(config, train, len(sets[train]))
+    _require_enough(config, train, len(sets[train]))
     # The test part is held out even where no column shows it: a column added later must not change the training.
     parts = split_faces(sets[train], counts={"validation": config.validation_faces, "test": config.test_faces})
     test_faces = {

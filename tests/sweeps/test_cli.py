@@ -74,6 +74,7 @@ def assert_one_line(done, *parts):
 def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
     environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     assert_one_line(ablation(*arguments, "--runs", runs, **environment), *parts)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,13 @@ def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
 
 
 SMALL = [f"--set=data.{name}" for name in ("test_faces=4", "validation_faces=4", "kernels_per_size=4")]
+
+
+def test_a_plan_refuses_too_few_faces_as_the_sweep_does(runs, faces_folder, cache):
+    options = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}", "--runs", runs]
+    for more in ([], ["--plan"]):
+        done = ablation(*options, *more, WHETSTONE_CACHE=str(cache))
+        assert_one_line(done, "--train-faces must hold more than the 150 faces", "got 24")
 
 
 def test_one_bad_image_among_many_is_named_and_counted(runs, faces_folder, cache, tmp_path):
