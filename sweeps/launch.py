@@ -149,9 +149,9 @@ class Launch:
         """Stands for the data where nothing may be written.
 
         Raises:
-            ValueError: as `count_images`.
+            ValueError: there are too few faces to train on.
         """
-        count_images(self.request.train_faces, self._tests, self.config.data)
+        count_images(self.request.train_faces, {}, self.config.data)
         return planned_data(self.config.data, self._tests)
 
     def require_machine(self) -> None:
