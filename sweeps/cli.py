@@ -1,18 +1,19 @@
 """What all commands share: one line for a mistake, and a guard against another package in the way."""
 
+import atexit
 import importlib.util
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import click
 
-from sweeps.ending import Ending
 from sweeps.naming import got
 
 T = TypeVar("T")
@@ -99,10 +100,19 @@ def run(command: click.Command) -> None:
     A user's mistake (ValueError, OSError, a usage error, what does not fit in memory) is one line on stderr and exit
     code 2. Set WHETSTONE_DEBUG=1 for the traceback.
     """
-    ending = Ending()
+    code = 1
+
+    def leave() -> None:
+        """Without taking apart all that was imported, which takes a second or two."""
+        with suppress(OSError):
+            if sys.stdout:  # None where it was closed from the start
+                sys.stdout.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
     terminate_as_interrupt()
-    ending.code = exit_code(command)
-    sys.exit(ending.code)
+    code = exit_code(command)
+    sys.exit(code)
 
 
 def terminate_as_interrupt() -> None:

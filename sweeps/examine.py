@@ -78,7 +78,7 @@ def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]
         data = stand_in_data(config.data, _tests(launch.request), config.backbone, Path(made_up))
         stages = launch.study(data, seeds=seeds).stages()
         states = checkpoint_bytes(stages, places=places, cache=Path(made_up))
-    images = count_images(launch.request.train_faces, _tests(launch.request), config.data)
+    images = count_images(config.data, launch.request.train_faces, _tests(launch.request))
     faces = COPIES * sum(images.values()) * config.data.image_size**2 * 3
     return checkup.disk({launch.request.runs: states, launch.cache: CACHE_BYTES + faces, **temporary})
 
@@ -92,7 +92,7 @@ def _describe_weights(launch: Launch, seeds: Sequence[int], weights: Path) -> st
 
 def _describe_faces(request: Request, config: DataConfig) -> str:
     check_sources(request.train_faces, _tests(request))
-    counts = count_images(request.train_faces, _tests(request), config)
+    counts = count_images(config, request.train_faces, _tests(request))
     return ", ".join(
         f"{source}: {counts[source]} images" if source in counts else source for source in _sources(request)
     )

@@ -146,23 +146,27 @@ class Launch:
         return data
 
     def planned(self) -> DeblurData:
-        """Stands for the data where nothing may be written.
-
-        Raises:
-            ValueError: there are too few faces to train on.
-        """
-        count_images(self.request.train_faces, {}, self.config.data)
+        """Stands for the data where nothing may be written."""
         return planned_data(self.config.data, self._tests)
 
+    def require_faces(self) -> None:
+        """Refuse folders that can be seen to hold too few faces, before any is read.
+
+        Raises:
+            ValueError: as `count_images`.
+        """
+        count_images(self.config.data, self.request.train_faces, self._tests)
+
     def require_machine(self) -> None:
-        """Refuse what the machine, or the cluster, can't do: before data are prepared and a folder is made.
+        """Refuse what this machine can't do, before data are prepared and a folder is made. A cluster is not asked: its
+        nodes may still be joining it.
 
         Raises:
             ValueError: there is no such device, no compiler, or no room for a trial.
-            ConnectionError: there is no such cluster.
         """
-        self.resources(wanted=1)
-        _ = self.execution
+        if self.request.cluster is None:
+            self.resources(wanted=1)
+            _ = self.execution
 
     def costs(self, change: Callable[[Study], Study], seeds: Sequence[int], resources: Resources) -> list[Cost]:
         """The cost of each stage, in the order of `Study.stages`, measured on made-up data.

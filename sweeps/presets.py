@@ -20,7 +20,7 @@ gives: with 0.01 the quick preset's adversarial row fell 0.7 dB below its parent
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A config, what tables say of it (`{size}` is the images'), and intervals in steps."""
+    """A config, what tables say of it (`{size}` stands for the images' size), and intervals in steps."""
 
     config: DeblurConfig
     caption: str

@@ -154,6 +154,8 @@ def share_out(wanted: int, machine: Machine, *, device: str, cpus: int | None, g
     Raises:
         ValueError: a trial would not fit, and would wait forever.
     """
+    if not machine.largest_node:
+        raise ValueError("--address must be a cluster with a node that has cores for trials, got one without")
     if cpus is None:
         cpus = min(max(1, machine.cores // wanted), machine.largest_node)
     if cpus > machine.largest_node:

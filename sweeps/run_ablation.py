@@ -43,6 +43,8 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
     def change(study: Study) -> Study:
         return as_flat(weighted(study)) if flat else weighted(study)
 
+    launch.require_machine()
+    launch.require_faces()
     if plan:
         tree = launch.study(launch.planned(), seeds=count)
         resources, study = launch.resources(chains_at_once(tree.stages())), change(tree)
@@ -52,7 +54,6 @@ def ablate(request: Request, *, seeds: int, weights: Path | None, flat: bool, pl
         timed_on = f"{launch.device} in {launch.precision} with {counted(resources.cpus, 'thread')} a trial"
         print_plan(launch.console, study, whole, timed_on=timed_on)
         return 0
-    launch.require_machine()
     with only_driver(request.runs):
         tree = weighted(launch.real_study(count))
         study = as_flat(tree) if flat else tree

@@ -48,12 +48,13 @@ def search(
     spaces = _spaces(planned, rows, over)
     for space in spaces:
         current_values(_last_stage(planned, space.row), space)
+    launch.require_machine()
+    launch.require_faces()
     file = out or request.runs / "search" / f"{request.study}-{request.preset}.json"
     found = Found.read(file, request.preset) if file.exists() else Found(preset=request.preset, seed=seed, rows={})
     if found.seed != seed:
         raise ValueError(f"--out must be a new file or one of seed {seed}, got one of seed {found.seed}: {file}")
     found = found.without({space.row for space in spaces})
-    launch.require_machine()
     with only_driver(request.runs):
         plain = launch.real_study([seed])
         resources = launch.resources(trials)

@@ -85,11 +85,11 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
             raise FileNotFoundError(f"{option} must be a folder or one of {', '.join(SOURCES)}; {got(source, SOURCES)}")
 
 
-def count_images(train: str, tests: Mapping[str, str], config: DataConfig) -> dict[str, int]:
-    """Number of image files in each folder that is named.
+def count_images(config: DataConfig, train: str, tests: Mapping[str, str]) -> dict[str, int]:
+    """Number of image files in each folder that is named; registered names are not counted.
 
     Raises:
-        ValueError: none in one of them, or too few to train on.
+        ValueError: none in one of them, too few to train on, or a folder that is not laid out as it seems to be.
     """
     folders = [source for source in dict.fromkeys([train, *tests.values()]) if source not in SOURCES]
     counts = {folder: len(detect(Path(folder).expanduser())[1]) for folder in folders}

@@ -63,6 +63,7 @@ def assert_one_line(done, *parts):
         (["--test-faces", "Helen"], ["--test-faces NAME=DIR", "'Helen'"]),
         (["--test-faces", "../up=faces"], ["letters", "'../up'"]),
         (["--device", "cuda"], ["--device", "cuda"]),
+        (["--device", "cpu", "--compile"], ["--compile", "no-such-compiler"]),
         (["--budget", "0"], ["--budget", "0"]),
         (["--weights", "nowhere.json"], ["--weights", "nowhere.json", "No such file"]),
         (["--address", "ray://127.0.0.1:10001"], ["--address", "HOST:PORT", "ray://"]),
@@ -72,9 +73,11 @@ def assert_one_line(done, *parts):
     ],
 )
 def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
-    environment = {"WHETSTONE_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    assert_one_line(ablation(*arguments, "--runs", runs, **environment), *parts)
-    assert list(tmp_path.iterdir()) == []
+    environment = {"CUDA_VISIBLE_DEVICES": "", "CXX": "no-such-compiler"}
+    done = ablation(*arguments, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache"), **environment)
+    assert_one_line(done, *parts)
+    if "--address" not in arguments:  # a cluster is joined when the data are prepared
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,7 @@ def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
         (["--row", "multi-task"], ["--row multi-task needs --over", "loss-perceptual, loss-adversarial"]),
         (["--row", "multitask", "--over", "losses.structure=1..2"], ["did you mean multi-task?"]),
         (["--row", "multi-task", "--over", "optimiser.beta1=0..2"], ["optimiser.beta1", "1", "2"]),
+        (["--cpus-per-trial", "1000"], ["--cpus-per-trial", "got 1000"]),
         (["--row", "blurred", "--over", "losses.structure=1..2"], ["--row must be one of", "'blurred'"]),
     ],
 )
@@ -104,7 +108,7 @@ def test_a_mistake_in_a_search_is_one_line(arguments, parts, runs, tmp_path):
     assert_one_line(
         python("-m", "sweeps.search", *arguments, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache")), *parts
     )
-    assert not runs.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
@@ -122,11 +126,13 @@ def test_a_missing_an_empty_and_an_unreadable_face_folder(runs, tmp_path):
 SMALL = [f"--set=data.{name}" for name in ("test_faces=4", "validation_faces=4", "kernels_per_size=4")]
 
 
-def test_a_plan_refuses_too_few_faces_as_the_sweep_does(runs, faces_folder, cache):
-    options = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}", "--runs", runs]
-    for more in ([], ["--plan"]):
-        done = ablation(*options, *more, WHETSTONE_CACHE=str(cache))
-        assert_one_line(done, "--train-faces must hold more than the 150 faces", "got 24")
+@pytest.mark.parametrize("command", [["ablation"], ["ablation", "--plan"], ["search"]])
+def test_too_few_faces_are_refused_before_one_is_read(command, runs, faces_folder, tmp_path):
+    module, *more = command
+    faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}"]
+    done = python("-m", f"sweeps.{module}", *faces, *more, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache"))
+    assert_one_line(done, "--train-faces must hold more than the 150 faces", "got 24")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_bad_image_among_many_is_named_and_counted(runs, faces_folder, cache, tmp_path):
