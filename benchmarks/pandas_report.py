@@ -1,4 +1,4 @@
-"""What a user would write for the same tables: `mlflow.search_runs`, the per-image files, and pandas.
+"""What a user would write for the same tables: `mlflow.search_runs`, the per-image files by PyArrow, and pandas.
 
 `python -m benchmarks.pandas_report STORE OUT`
 """
@@ -10,6 +10,7 @@ from urllib.request import url2pathname
 
 import mlflow
 import pandas as pd
+import pyarrow.parquet as pq
 
 from benchmarks.large_store import STUDY, TEST
 
@@ -20,12 +21,14 @@ def main(store: Path, out: Path) -> None:
     runs = mlflow.search_runs(experiment_names=[STUDY], filter_string="status = 'FINISHED'")
     means = pd.concat(
         {
-            (run["tags.whetstone.rows"], run["tags.whetstone.seed"]): pd.read_parquet(
+            (run["tags.whetstone.rows"], run["tags.whetstone.seed"]): pq.read_table(
                 Path(url2pathname(urlparse(run.artifact_uri).path)) / "per_image" / f"{TEST}.parquet",
                 columns=["kernel_size", "psnr", "ssim"],
             )
-            .groupby("kernel_size")
-            .mean()
+            .group_by("kernel_size")
+            .aggregate([("psnr", "mean"), ("ssim", "mean")])
+            .to_pandas()
+            .set_index("kernel_size")
             for _, run in runs.iterrows()
         },
         names=["row", "seed"],

@@ -4,12 +4,10 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from statistics import fmean
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.comparison import timed
@@ -30,41 +28,6 @@ def flops(action: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops()
-
-
-def convolutions(action: Callable[[], object]) -> Callable[[], None]:
-    """The convolutions of an action, forward and backward, on tensors of the same layouts, with nothing between them.
-
-    What they take is about what the library takes by itself: caches are not as in the action, which matters a little.
-    """
-    with _Convolutions() as seen:
-        action()
-    calls = seen.calls
-
-    @torch.inference_mode()
-    def again() -> None:
-        for call in calls:
-            call()
-
-    again()  # for warmth
-    return again
-
-
-class _Convolutions(TorchDispatchMode):
-    """Notes the calls of convolutions."""
-
-    _NOTED = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[Callable[[], object]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self._NOTED:
-            # Detached: they must not keep the graph alive.
-            alone = [each.detach() if isinstance(each, Tensor) else each for each in args]
-            self.calls.append(partial(func, *alone, **(kwargs or {})))
-        return func(*args, **(kwargs or {}))
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:

@@ -1,5 +1,5 @@
 """Training steps of the quick preset on one core: against the best convolution there and, those of content, against
-their own convolutions alone and against plain PyTorch."""
+plain PyTorch."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.comparison import Comparison
 from benchmarks.made_up import config_of, made_up_stages
-from benchmarks.rates import GIGA, best_convolution, convolutions, flops, seconds_each
+from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
 from benchmarks.usual_ways import convolved
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -76,14 +76,12 @@ class Measurement:
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
         self._operations = flops(self._ours.step)
         if self._content:
-            self._convolutions = convolutions(self._ours.step)
             plain = replace(config, precision="float32")
             self._plain = PlainLearner(plain, seed=1, execution=Execution(fused=False), cache=cache)
             self._plain.step()
         self._best_convolution = best_convolution(config.precision)
         self._best: list[float] = []
         self._step: list[float] = []
-        self._alone: list[float] = []
         self._batch: list[float] = []
         self._usual: list[float] = []
 
@@ -97,7 +95,6 @@ class Measurement:
         self._best.append(fmean(best))
         self._batch.append(seconds_each(self._ours.draw, at_least=TIMED / 10))
         if self._content:
-            self._alone.append(seconds_each(self._convolutions, at_least=TIMED))
             self._usual.append(seconds_each(self._plain.step, at_least=TIMED))
 
     def comparisons(self) -> Iterator[Comparison]:
@@ -111,11 +108,6 @@ class Measurement:
             least=OF_THE_BEST if self._content else None,
         )
         if self._content:
-            yield Comparison(
-                name=f"{self._name} step, against its convolutions alone",
-                ours=tuple(self._step),
-                theirs=tuple(self._alone),
-            )
             yield Comparison(
                 name=f"{self._name} step, against plain PyTorch",
                 detail="float32, NCHW, batch by SciPy",

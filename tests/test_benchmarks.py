@@ -18,7 +18,6 @@ import ray
 import torch
 from ray.tune.experiment import Trial
 from rich.console import Console
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import comparison, gpu, idle, large_store, memory, overhead, quick_preset, rates, steps
 from benchmarks.__main__ import main, measure
@@ -318,32 +317,6 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp
     assert rates.flops(learner.step) == additions_too * (3 * (head + body + tail) - head)
 
 
-class Calls(TorchDispatchMode):
-    """Notes what is called, on tensors of which shapes, layouts and types."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tensors = [(each.shape, each.stride(), each.dtype) for each in args if isinstance(each, torch.Tensor)]
-        self.seen.append((str(func), tensors))
-        return func(*args, **(kwargs or {}))
-
-
-def test_of_a_step_its_convolutions_are_called_again_and_nothing_else(tiny_inputs):
-    inputs, cache = tiny_inputs
-    learner = multi_task(inputs).learner(seed=1, execution=Execution(), cache=cache)
-    again = rates.convolutions(learner.step)
-    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
-    with Calls() as alone:
-        again()
-    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
-    with Calls() as step:
-        learner.step()
-    assert alone.seen == [each for each in step.seen if "convolution" in each[0]]
-
-
 @pytest.mark.parametrize("content", [True, False])
 def test_a_kind_of_stage_has_a_ratio_for_each_repeat(tiny_inputs, monkeypatch, content):
     monkeypatch.setattr(steps, "TIMED", 0.001)
@@ -356,7 +329,7 @@ def test_a_kind_of_stage_has_a_ratio_for_each_repeat(tiny_inputs, monkeypatch, c
     found = list(measurement.comparisons())
     assert all(len(each.ratios) == 2 and min(each.ratios) > 0 for each in found)
     kinds = [each.name.removeprefix(row.stages[0].name).lstrip(" ,") for each in found]
-    of_content = ["step, against its convolutions alone", "step, against plain PyTorch"] if content else []
+    of_content = ["step, against plain PyTorch"] if content else []
     assert kinds == ["step, against the best convolution", *of_content, "making the batch, against the step"]
     assert found[0].least == (steps.OF_THE_BEST if content else None)
 
