@@ -12,7 +12,7 @@ from datasets.assets import ASSETS
 from sweeps import checkup, cli
 from sweeps.checkup import Finding, Level
 from sweeps.deblurring.config import DataConfig
-from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, count_images
+from sweeps.deblurring.data import CELEBA_SAMPLE, DEFAULT_TEST, check_sources, count_faces
 from sweeps.launch import Launch, Request
 from sweeps.measure import checkpoint_bytes
 from sweeps.resources import Machine, best_precision, chains_at_once, share_out, slow_precision
@@ -78,7 +78,7 @@ def _disk(launch: Launch, seeds: Sequence[int], *, places: int) -> list[Finding]
         data = stand_in_data(config.data, _tests(launch.request), config.backbone, Path(made_up))
         stages = launch.study(data, seeds=seeds).stages()
         states = checkpoint_bytes(stages, places=places, cache=Path(made_up))
-    images = count_images(config.data, launch.request.train_faces, _tests(launch.request))
+    images = count_faces(config.data, launch.request.train_faces, _tests(launch.request))
     faces = COPIES * sum(images.values()) * config.data.image_size**2 * 3
     return checkup.disk({launch.request.runs: states, launch.cache: CACHE_BYTES + faces, **temporary})
 
@@ -92,7 +92,7 @@ def _describe_weights(launch: Launch, seeds: Sequence[int], weights: Path) -> st
 
 def _describe_faces(request: Request, config: DataConfig) -> str:
     check_sources(request.train_faces, _tests(request))
-    counts = count_images(config, request.train_faces, _tests(request))
+    counts = count_faces(config, request.train_faces, _tests(request))
     return ", ".join(
         f"{source}: {counts[source]} images" if source in counts else source for source in _sources(request)
     )

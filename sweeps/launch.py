@@ -23,7 +23,7 @@ from sweeps.deblurring.config import DeblurConfig, Precision, TrainingStage
 from sweeps.deblurring.data import (
     DeblurData,
     check_sources,
-    count_images,
+    count_faces,
     files_of,
     image_counts,
     planned_data,
@@ -153,9 +153,9 @@ class Launch:
         """Refuse folders that can be seen to hold too few faces, before any is read.
 
         Raises:
-            ValueError: as `count_images`.
+            ValueError: as `count_faces`.
         """
-        count_images(self.config.data, self.request.train_faces, self._tests)
+        count_faces(self.config.data, self.request.train_faces, self._tests)
 
     def require_machine(self) -> None:
         """Refuse what this machine can't do, before data are prepared and a folder is made. A cluster is not asked: its

@@ -85,7 +85,7 @@ def check_sources(train: str, tests: Mapping[str, str]) -> None:
             raise FileNotFoundError(f"{option} must be a folder or one of {', '.join(SOURCES)}; {got(source, SOURCES)}")
 
 
-def count_images(config: DataConfig, train: str, tests: Mapping[str, str]) -> dict[str, int]:
+def count_faces(config: DataConfig, train: str, tests: Mapping[str, str]) -> dict[str, int]:
     """Number of image files in each folder that is named; registered names are not counted.
 
     Raises:

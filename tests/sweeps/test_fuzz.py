@@ -145,7 +145,7 @@ def test_names_and_folders_of_columns(sandbox):
 
 
 def test_command_lines_of_ablation(sandbox, typed):
-    """Faces are looked for last, and there are none: nothing is trained, whatever is accepted."""
+    """There are no faces: nothing is trained, whatever is accepted."""
     fields, runs = field_names(quick().config), sandbox / "runs"
     before = fuzz.listing(sandbox, runs)
     for rng in cases("ablation"):
