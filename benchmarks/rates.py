@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def flops(action: Callable[[], object]) -> int:
     """Floating-point operations of the convolutions and matrix products of an action, as PyTorch counts them from their
-    shapes (a multiplication and an addition are two)."""
+    shapes (a multiplication and an addition are two). It does not count convolutions that go by FFT."""
     with FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops()

@@ -54,8 +54,10 @@ def measure(field: str, value: int, cache: Path) -> Point:
     stage = config_of(next(each for each in stages if each.name == "multi-task · content"))
     if field == "generator.scales":  # which the study's rows decide
         stage = replace(stage, generator=replace(stage.generator, scales=value))
-    learner = TrainingLearner(stage, seed=1, execution=Execution(), cache=cache)
-    operations = flops(learner.step)
+    learner, counted = (
+        TrainingLearner(stage, seed=1, execution=Execution(fft=fft), cache=cache) for fft in (True, False)
+    )
+    operations = flops(counted.step)
     rate = best_convolution(stage.precision).rate(at_least=TIMED)
     return Point(value=value, taken=seconds_each(learner.step, at_least=TIMED), model=operations / rate / GIGA)
 

@@ -74,10 +74,11 @@ class Measurement:
         config = config_of(stage)
         self._precision = config.precision
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
-        self._operations = flops(self._ours.step)
+        counted = TrainingLearner(config, seed=1, execution=Execution(fft=False), cache=cache)
+        self._operations = flops(counted.step)
         if self._content:
             plain = replace(config, precision="float32")
-            self._plain = PlainLearner(plain, seed=1, execution=Execution(fused=False), cache=cache)
+            self._plain = PlainLearner(plain, seed=1, execution=Execution(fused=False, fft=False), cache=cache)
             self._plain.step()
         self._best_convolution = best_convolution(config.precision)
         self._best: list[float] = []

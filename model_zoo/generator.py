@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_zoo.fft_convolution import Convolution
 from model_zoo.options import IDENTITY_WIDTH, Initialisation, Resample, StructureInput
 
 _CHANNELS = 3  # of an image, and of its gradient
@@ -114,11 +115,11 @@ class Generator(nn.Module):
         self.scales = scales
         self.resample = resample
         self.trunk = nn.Sequential(
-            nn.Conv2d(2 * _CHANNELS, width, 11, padding=5),
+            Convolution(2 * _CHANNELS, width, 11),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 5, padding=2),
+            Convolution(width, width, 5),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 5, padding=2),
+            Convolution(width, width, 5),
             nn.ReLU(inplace=True),
             *(_ResidualBlock(width) for _ in range(blocks)),
         )
@@ -182,8 +183,8 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 5, padding=2)
-        self.second = nn.Conv2d(width, width, 5, padding=2)
+        self.first = Convolution(width, width, 5)
+        self.second = Convolution(width, width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.second(F.relu(self.first(F.relu(x)), inplace=True))
@@ -194,11 +195,11 @@ def _tail(width: int) -> nn.Sequential:
     # The first must leave the trunk's features as they are.
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(width, width, 5, padding=2),
+        Convolution(width, width, 5),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width, width, 5, padding=2),
+        Convolution(width, width, 5),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width, _CHANNELS, 5, padding=2),
+        Convolution(width, _CHANNELS, 5),
     )
 
 
@@ -209,7 +210,7 @@ def _tail(width: int) -> nn.Sequential:
 
 @torch.no_grad()
 def _identity_trunk_(trunk: nn.Sequential) -> None:
-    entry, *carriers = [layer for layer in trunk if isinstance(layer, nn.Conv2d)]
+    entry, *carriers = [layer for layer in trunk if isinstance(layer, Convolution)]
     c = _CHANNELS
     entry.weight[: 2 * c].zero_()
     nn.init.dirac_(entry.weight[:c, c:])  # of the pair [coarser, blurred], the blurred image
@@ -225,7 +226,7 @@ def _identity_trunk_(trunk: nn.Sequential) -> None:
 
 @torch.no_grad()
 def _identity_tail_(tail: nn.Module) -> None:
-    *carriers, exit_ = [layer for layer in tail.children() if isinstance(layer, nn.Conv2d)]
+    *carriers, exit_ = [layer for layer in tail.children() if isinstance(layer, Convolution)]
     for conv in carriers:
         _carry_(conv)
     c = _CHANNELS
@@ -234,12 +235,12 @@ def _identity_tail_(tail: nn.Module) -> None:
     _zero_bias_(exit_, c)
 
 
-def _carry_(conv: nn.Conv2d) -> None:
+def _carry_(conv: Convolution) -> None:
     nn.init.dirac_(conv.weight[: 2 * _CHANNELS])
     _zero_bias_(conv, 2 * _CHANNELS)
 
 
-def _zero_bias_(conv: nn.Conv2d, channels: int) -> None:
+def _zero_bias_(conv: Convolution, channels: int) -> None:
     assert conv.bias is not None
     conv.bias[:channels].zero_()
 

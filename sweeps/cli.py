@@ -74,6 +74,12 @@ _OPTIONS = (
         "--fused/--no-fused", default=True, show_default=True, help="Whether optimisers update in one fused call."
     ),
     click.option(
+        "--fft/--no-fft",
+        default=True,
+        show_default=True,
+        help="Whether convolutions go by Fourier transforms where that is known to be faster.",
+    ),
+    click.option(
         "--cpus-per-trial",
         type=click.IntRange(1),
         help="Also a trial's threads. Default: the cores, shared out over the stages that can run at once.",

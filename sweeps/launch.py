@@ -83,6 +83,7 @@ class Request:
     precision: Literal["auto", "float32", "bfloat16"]
     compiled: bool
     fused: bool
+    fft: bool
     cpus_per_trial: int | None
     gpus_per_trial: float | None
     runs: Path
@@ -109,7 +110,7 @@ class Request:
         """
         if self.compiled and not self.cluster:
             require_compiler(device)
-        return Execution(device=device, fused=self.fused, compiled=self.compiled)
+        return Execution(device=device, fused=self.fused, fft=self.fft, compiled=self.compiled)
 
 
 class Launch:

@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 class Execution:
     """How a learner computes, which changes its results by rounding at most.
 
-    `fused` optimisers update all parameters in one call; `compiled` networks run as kernels that PyTorch writes for
-    them (TorchInductor), which takes a C++ compiler and, at the first steps, half a minute.
+    `fused` optimisers update all parameters in one call; with `fft` convolutions go by Fourier transforms where that is
+    known to be faster; `compiled` networks run as kernels that PyTorch writes for them (TorchInductor), without `fft`,
+    which takes a C++ compiler and, at the first steps, half a minute.
     """
 
     device: str = "cpu"
     fused: bool = True
+    fft: bool = True
     compiled: bool = False
 
     @property
     def choices(self) -> tuple[str, ...]:
         """What is not as it is by default, in words, but for the device."""
-        words = {"compiled": self.compiled, "not fused": not self.fused}
+        words = {"compiled": self.compiled, "not fused": not self.fused, "no FFT": not self.fft}
         return tuple(word for word, holds in words.items() if holds)
 
 

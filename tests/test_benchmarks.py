@@ -309,7 +309,7 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp
     """Of one scale, in closed form: forward, gradients of all weights, and of all inputs but the blurred image."""
     inputs, cache = tiny_inputs
     stage = next(row for row in tables(inputs).rows if row.name == "scales-1").stages[0]
-    learner = stage.config.learner(seed=1, execution=Execution(), cache=cache)
+    learner = stage.config.learner(seed=1, execution=Execution(fft=False), cache=cache)
     generator, side = inputs.config.generator, inputs.config.data.image_size
     width, blocks = generator.width, generator.blocks
     head, body, tail = 11**2 * 6 * width, 5**2 * width**2 * (2 + 2 * blocks + 2), 5**2 * width * 3
@@ -371,7 +371,7 @@ def test_what_times_a_gpu_runs_on_a_processor(tiny_inputs, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)
     config = multi_task(inputs)
     times = gpu.time_steps(config, device="cpu", repeats=2, cache=cache, side=64)
-    operations = rates.flops(config.learner(seed=1, execution=Execution(), cache=cache).step)
+    operations = rates.flops(config.learner(seed=1, execution=Execution(fft=False), cache=cache).step)
     assert [rate * seconds * rates.GIGA for rate, seconds in zip(times.rate, times.step, strict=True)] == pytest.approx(
         [operations] * 2
     )

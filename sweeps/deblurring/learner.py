@@ -16,7 +16,7 @@ from datasets import assets
 from datasets.blur import BlurredTestSet, draw_batch, shared_tensor
 from datasets.faces import open_faces
 from datasets.kernels import open_kernels
-from model_zoo import quality
+from model_zoo import fft_convolution, quality
 from model_zoo.discriminator import Discriminator
 from model_zoo.generator import Generator, pyramid, structure_maps
 from model_zoo.losses import discriminator_loss, generator_adversarial_loss, l1_over_scales, perceptual_loss
@@ -87,6 +87,8 @@ class TrainingLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = self._place(build_generator(config.generator))
+        if execution.fft and not execution.compiled and fft_convolution.pays_here():
+            fft_convolution.use_fft(self.model)
         if execution.compiled:
             torch.compiler.reset()  # compiles anew a limited number of times, and then no more without a word
         torch.backends.cudnn.benchmark = True  # shapes never change: a GPU's best algorithm is looked for once

@@ -1,7 +1,7 @@
 """Run by test_execution.py in a process of its own: the losses of 50 seeded steps, computed in different ways, as JSON.
 
-`python curves.py ROW FACES CACHE WAY...`, a way being "plain" or some of channels-last, fused, bfloat16 and compiled,
-joined by "+".
+`python curves.py ROW WIDTH FACES CACHE WAY...`, a way being "plain" or some of channels-last, fused, fft, bfloat16 and
+compiled, joined by "+".
 """
 
 import json
@@ -36,21 +36,21 @@ def curve(way, row, config, data, cache):
     inputs = Inputs(config=config, data=data, seeds=[1], backbone_digest="", caption="")
     study = tables(replace(inputs, precision="bfloat16") if "bfloat16" in way else inputs)
     stage = next(each for each in study.rows if each.name == row).stages[0]
-    execution = Execution(fused="fused" in way, compiled="compiled" in way)
+    execution = Execution(fused="fused" in way, fft="fft" in way, compiled="compiled" in way)
     kind = TrainingLearner if "channels-last" in way else PlainLayout
     learner = kind(stage.config, seed=1, execution=execution, cache=cache)
     losses = [{name: float(value) for name, value in learner.step().items()} for _ in range(STEPS)]
     return {"losses": losses, "validation": learner.validate(), "graphs": counters["stats"]["unique_graphs"]}
 
 
-def main(row, faces, cache, *ways):
+def main(row, width, faces, cache, *ways):
     torch.set_num_threads(1)
     quicker = quick().config
     config = replace(
         quicker,
         # From the identity the gradients are so small that Adam's first steps, which divide by their size, follow
         # their rounding errors; the curves meet again after ten steps.
-        generator=replace(quicker.generator, blocks=2, initialisation="default"),
+        generator=replace(quicker.generator, width=int(width), blocks=2, initialisation="default"),
         data=replace(
             quicker.data, image_size=32, kernel_sizes=(3, 5), kernels_per_size=8, test_faces=4, validation_faces=4
         ),

@@ -569,7 +569,7 @@ def request_of(tmp_path, monkeypatch):
     def make(**changes):
         options = {"study": "tables", "preset": "quick", "train_faces": "celeba-sample", "test_faces": ()}
         options |= {"assignments": (), "engine": "in-process", "address": None, "device": "cpu"}
-        options |= {"precision": "auto", "compiled": False, "fused": True}
+        options |= {"precision": "auto", "compiled": False, "fused": True, "fft": True}
         options |= {"cpus_per_trial": None, "gpus_per_trial": None, "runs": tmp_path / "runs", "tracking_uri": None}
         return Request(**{**options, **changes})
 
