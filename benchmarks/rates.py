@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.comparison import timed
+from sweeps.deblurring.config import TrainingStage
+from sweeps.deblurring.learner import TrainingLearner
+from sweeps.learner import Execution
 
 GIGA = 1e9
 CONVOLUTIONS = ((8, 64, 64, 5), (8, 128, 32, 5), (4, 256, 32, 3))
@@ -24,10 +28,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def flops(action: Callable[[], object]) -> int:
     """Floating-point operations of the convolutions and matrix products of an action, as PyTorch counts them from their
-    shapes (a multiplication and an addition are two). It does not count convolutions that go by FFT."""
+    shapes (a multiplication and an addition are two)."""
     with FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops()
+
+
+def step_operations(config: TrainingStage, cache: Path) -> int:
+    """Floating-point operations of a stage's step, with none of its convolutions by FFT: those are not counted."""
+    return flops(TrainingLearner(config, seed=1, execution=Execution(fft=False), cache=cache).step)
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:

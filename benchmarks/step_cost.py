@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.comparison import require_writable
 from benchmarks.made_up import config_of, made_up_stages
-from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
+from benchmarks.rates import GIGA, best_convolution, seconds_each, step_operations
 from sweeps import cli
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -54,10 +54,8 @@ def measure(field: str, value: int, cache: Path) -> Point:
     stage = config_of(next(each for each in stages if each.name == "multi-task · content"))
     if field == "generator.scales":  # which the study's rows decide
         stage = replace(stage, generator=replace(stage.generator, scales=value))
-    learner, counted = (
-        TrainingLearner(stage, seed=1, execution=Execution(fft=fft), cache=cache) for fft in (True, False)
-    )
-    operations = flops(counted.step)
+    learner = TrainingLearner(stage, seed=1, execution=Execution(), cache=cache)
+    operations = step_operations(stage, cache)
     rate = best_convolution(stage.precision).rate(at_least=TIMED)
     return Point(value=value, taken=seconds_each(learner.step, at_least=TIMED), model=operations / rate / GIGA)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.comparison import Comparison
 from benchmarks.made_up import config_of, made_up_stages
-from benchmarks.rates import GIGA, best_convolution, flops, seconds_each
+from benchmarks.rates import GIGA, best_convolution, seconds_each, step_operations
 from benchmarks.usual_ways import convolved
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -74,8 +74,7 @@ class Measurement:
         config = config_of(stage)
         self._precision = config.precision
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
-        counted = TrainingLearner(config, seed=1, execution=Execution(fft=False), cache=cache)
-        self._operations = flops(counted.step)
+        self._operations = step_operations(config, cache)
         if self._content:
             plain = replace(config, precision="float32")
             self._plain = PlainLearner(plain, seed=1, execution=Execution(fused=False, fft=False), cache=cache)

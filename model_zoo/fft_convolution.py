@@ -1,7 +1,8 @@
 """Convolutions in float32 on a processor by fast Fourier transforms, which PyTorch has (NNPACK) but does not choose.
 
 A k x k convolution takes 2 k^2 operations for each pair of channels and each pixel; in the frequency domain a pair
-costs a few, and all pairs share the transforms. So it pays with large kernels, and with many channels.
+costs a few, and all pairs share the transforms. So it pays with large kernels, and with many channels. NNPACK keeps the
+number of threads that PyTorch has at its first convolution in a process.
 """
 
 from typing import Any
@@ -19,13 +20,15 @@ _MANY_CHANNELS = 24  # docs/performance.md has the times on either side
 class Convolution(nn.Conv2d):
     """`nn.Conv2d` with a bias, stride 1, an odd square kernel of 5 to 15 and output of the input's size.
 
-    by_fft: whether tensors on a processor that are to be computed in float32 go by FFT, which rounds otherwise, by no
-    more than oneDNN does (some 1e-6 of the largest value). There are no second derivatives then.
+    by_fft: whether tensors on a processor that are to be computed in float32 go by FFT, which rounds otherwise and has
+    no second derivatives. A weight's gradient then takes (16 / (17 - kernel_size))^2 times the input's memory for a
+    moment.
     """
 
     by_fft = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        assert kernel_size in range(5, _TILE, 2), kernel_size
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,15 +36,17 @@ class Convolution(nn.Conv2d):
         low = torch.is_autocast_enabled("cpu")
         if self.by_fft and not low and x.device.type == "cpu" and x.dtype == torch.float32:
             output: Tensor = _ByFFT.apply(x, self.weight, self.bias)
-            few = self.out_channels < _MANY_CHANNELS  # go on to oneDNN
-            return output.contiguous(memory_format=torch.channels_last) if few else output
+            if self.out_channels < _MANY_CHANNELS:  # the next layer goes not by FFT, and is faster with channels last
+                output = output.contiguous(memory_format=torch.channels_last)
+            return output
         return super().forward(x)
 
 
 def pays_here() -> bool:
     """Whether the processor is of the kind for which `use_fft` was measured: with AVX2, and without AVX-512, which
     PyTorch's usual convolutions (oneDNN's) use and NNPACK does not."""
-    return torch.backends.nnpack.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    there = hasattr(torch, "_nnpack_spatial_convolution") and torch.backends.nnpack.is_available()  # which starts it
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def use_fft(network: nn.Module) -> None:
@@ -56,7 +61,7 @@ class _ByFFT(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _convolve(x, weight, bias, padding=weight.shape[-1] // 2)
+        return torch._nnpack_spatial_convolution(x, weight, bias, weight.shape[-1] // 2)
 
     @staticmethod
     @once_differentiable
@@ -66,15 +71,10 @@ class _ByFFT(torch.autograd.Function):
         kernel = weight.shape[-1]
         backwards = weight.flip(2, 3).transpose(0, 1)
         return (
-            _convolve(gradient, backwards, None, padding=kernel // 2) if of_x else None,
+            torch._nnpack_spatial_convolution(gradient, backwards, None, kernel // 2) if of_x else None,
             _weight_gradient(x, gradient, kernel) if of_weight else None,
             gradient.sum((0, 2, 3)) if of_bias else None,
         )
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, padding: int) -> Tensor:
-    torch.backends.nnpack.is_available()  # initialises it
-    return torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, padding)
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
@@ -86,7 +86,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
     right, below = width - x.shape[-1], height - x.shape[-2]
     images = _tiles(F.pad(x, (margin, right + margin, margin, below + margin)), side=_TILE, step=tile)
     kernels = _tiles(F.pad(gradient, (0, right, 0, below)), side=tile, step=tile)
-    return _convolve(images, kernels, None, padding=0).transpose(0, 1)
+    return torch._nnpack_spatial_convolution(images, kernels, None, 0).transpose(0, 1)
 
 
 def _tiles(x: Tensor, *, side: int, step: int) -> Tensor:

@@ -7,7 +7,7 @@ from model_zoo import fft_convolution
 from model_zoo.fft_convolution import Convolution, use_fft
 from model_zoo.generator import Generator
 
-pytestmark = pytest.mark.skipif(
+needs_nnpack = pytest.mark.skipif(
     not torch.backends.nnpack.is_available(), reason="PyTorch was built without NNPACK, or not for this processor"
 )
 
@@ -16,6 +16,8 @@ SHAPES = [
     (2, 3, 5, 24, 24, 5),  # two tiles of 12
     (1, 2, 4, 13, 31, 5),  # tiles that reach over the edge
     (3, 1, 1, 12, 5, 11),
+    (2, 32, 32, 30, 24, 5),
+    (1, 32, 24, 16, 16, 5),
     (2, 6, 3, 7, 40, 11),
     (1, 2, 2, 20, 20, 15),
     (2, 3, 4, 1, 1, 5),
@@ -33,6 +35,7 @@ def tensors(images, channels, out, height, width, kernel, *, layout=torch.contig
     return x.contiguous(memory_format=layout), gradient.contiguous(memory_format=layout), layer
 
 
+@needs_nnpack
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_output_and_gradients_are_those_of_a_convolution_in_double_precision(shape, layout):
@@ -48,6 +51,7 @@ def test_output_and_gradients_are_those_of_a_convolution_in_double_precision(sha
         assert (got - wanted).abs().max() <= 2e-6 * (1 + wanted.abs().max())
 
 
+@needs_nnpack
 def test_what_needs_no_gradient_gets_none():
     x, gradient, layer = tensors(*SHAPES[0])
     layer.requires_grad_(False)
@@ -62,6 +66,7 @@ def test_what_needs_no_gradient_gets_none():
         torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=2))
 
 
+@needs_nnpack
 def test_other_tensors_go_as_they_would():
     """In double precision, and in low where autocast is on."""
     x, _, layer = tensors(*SHAPES[0])
@@ -81,23 +86,33 @@ def test_a_layer_starts_as_pytorch_s_does_and_has_its_names():
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize(("width", "by_fft"), [(16, "first"), (24, "all but the last")])
-def test_which_layers_go_by_fft(width, by_fft):
+@pytest.mark.parametrize("kernel_size", [3, 6, 17])
+def test_other_kernels_are_refused(kernel_size):
+    with pytest.raises(AssertionError):
+        Convolution(2, 2, kernel_size)
+
+
+@needs_nnpack
+@pytest.mark.parametrize(("width", "middle", "layout"), [(16, False, torch.channels_last), (24, True, None)])
+def test_which_layers_go_by_fft(width, middle, layout):
+    """PyTorch counts the operations of its own convolutions only."""
     network = Generator(width=width, blocks=1, multi_task=False)
     layers = [layer for layer in network.modules() if isinstance(layer, Convolution)]
     assert not any(layer.by_fft for layer in layers)
     use_fft(network)
-    expected = [True] + [by_fft != "first"] * (len(layers) - 2) + [False]
-    assert [layer.by_fft for layer in layers] == expected
+    assert [layer.by_fft for layer in layers] == [True] + [middle] * (len(layers) - 2) + [False]
     image = torch.rand(1, 3, 16, 16)
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    counts = counter.get_flop_counts()["Global"]  # PyTorch's counter sees its own convolutions only
-    with FlopCounterMode(display=False) as counter:
-        Generator(width=width, blocks=1, multi_task=False)(image)
-    assert sum(counts.values()) < counter.get_total_flops() * (1 if by_fft == "first" else 0.1)
+    counted = []
+    for each in (network, Generator(width=width, blocks=1, multi_task=False)):
+        with FlopCounterMode(display=False) as counter:
+            each(image)
+        counted.append(counter.get_total_flops())
+    assert counted[0] < counted[1] * (0.1 if middle else 1)
+    features = layers[0](torch.rand(2, 6, 16, 16))
+    assert features.is_contiguous(memory_format=layout or torch.contiguous_format)
 
 
+@needs_nnpack
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512", "DEFAULT"])
 def test_the_rule_is_for_the_processors_where_it_was_measured(monkeypatch, capability):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)

@@ -18,7 +18,8 @@ import torch
 from tiny import ROOT, missing
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model_zoo.fft_convolution import pays_here
+from model_zoo import fft_convolution
+from model_zoo.fft_convolution import Convolution, pays_here
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
 from sweeps.resources import (
@@ -41,10 +42,10 @@ LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 """The discriminator's loss falls to a fourteenth in these steps, and errors are relative to what is left."""
 
 
-SIMPLE = ("channels-last", "channels-last+fused", "channels-last+fused+fft", "channels-last+fused+bfloat16")
 FFT = "channels-last+fused+fft"
 ALL_BY_FFT = 24
 """Channels of a network whose convolutions all go by FFT, but for the last; with 16 the first does."""
+SIMPLE = ("channels-last", "channels-last+fused", *([FFT] if pays_here() else []), "channels-last+fused+bfloat16")
 COMPILED = {
     "multi-task": ("channels-last+compiled", "channels-last+fused+bfloat16+compiled"),
     # With bfloat16 too it was measured outside the bounds: .13 dB in the validation (docs/performance.md).
@@ -66,12 +67,11 @@ def curves(faces_folder, cache, tmp_path_factory):
         return json.loads(done.stdout)
 
     def curve(row, way, width=16):
-        if "fft" in way and not pays_here():
-            pytest.skip("PyTorch has no NNPACK here, or the processor AVX-512")
         if "compiled" in way and not shutil.which("g++"):
             missing("no C++ compiler, which PyTorch needs to compile networks for the processor")
-        ways = COMPILED[row] if "compiled" in way else ("plain", *SIMPLE) if width == 16 else ("plain", FFT)
-        return run(row, width, ways)[way]
+        if width == ALL_BY_FFT:
+            return run(row, width, ("plain", FFT))[way]
+        return run(row, width, COMPILED[row] if "compiled" in way else ("plain", *SIMPLE))[way]
 
     return curve
 
@@ -91,6 +91,7 @@ def same(plain, fast, tolerance):
     assert fast["validation"]["psnr"] == pytest.approx(plain["validation"]["psnr"], abs=tolerance["psnr"])
 
 
+@pytest.mark.skipif(not pays_here(), reason="this processor has AVX-512, or no AVX2, or PyTorch no NNPACK for it")
 @pytest.mark.parametrize("row", COMPILED)
 def test_nearly_all_convolutions_by_fft_have_the_curve_of_the_plain_ones(curves, row):
     same(curves(row, "plain", ALL_BY_FFT), curves(row, FFT, ALL_BY_FFT), ROUNDING)
@@ -99,12 +100,26 @@ def test_nearly_all_convolutions_by_fft_have_the_curve_of_the_plain_ones(curves,
 def test_each_switch_switches_something(curves):
     """All ways start from the same weights and images, and none ends with the bits of another. Compiled networks may
     well compute the same bits: of these the compiler says that it has been at work."""
-    simple = [way for way in SIMPLE if "fft" not in way or pays_here()]
-    ends = {way: curves("loss-adversarial", way)["losses"][-1] for way in ("plain", *simple)}
+    ends = {way: curves("loss-adversarial", way)["losses"][-1] for way in ("plain", *SIMPLE)}
     assert len({json.dumps(losses) for losses in ends.values()}) == len(ends)
     for row, ways in COMPILED.items():
-        for way in ("plain", *simple, *ways):
+        for way in ("plain", *SIMPLE, *ways):
             assert (curves(row, way)["graphs"] > 0) == ("compiled" in way)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+@pytest.mark.parametrize(
+    ("execution", "wanted"),
+    [(Execution(), True), (Execution(fft=False), False), (Execution(compiled=True), False)],
+)
+def test_fft_is_where_it_pays_and_nothing_else_was_asked_for(
+    tiny_config, tiny_data, cache, monkeypatch, execution, wanted, pays
+):
+    monkeypatch.setattr(fft_convolution, "pays_here", lambda: pays)
+    inputs = Inputs(config=tiny_config, data=tiny_data, seeds=[1], backbone_digest="", caption="")
+    learner = last_stage(tables(inputs), "multi-task").config.learner(seed=1, execution=execution, cache=cache)
+    layers = [layer for layer in learner.model.modules() if isinstance(layer, Convolution)]
+    assert any(layer.by_fft for layer in layers) == (wanted and pays)
 
 
 @pytest.mark.parametrize("row", ["multi-task", "loss-adversarial"])
