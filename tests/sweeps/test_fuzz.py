@@ -488,6 +488,7 @@ def request_of(folder, **changed):
         "precision": "auto",
         "compiled": False,
         "fused": True,
+        "fft": True,
         "cpus_per_trial": None,
         "gpus_per_trial": None,
         "runs": folder / "runs",
