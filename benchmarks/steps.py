@@ -1,7 +1,7 @@
 """Training steps of the quick preset on one core: against the best convolution there and, those of content, against
 plain PyTorch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from benchmarks.comparison import Comparison
 from benchmarks.made_up import config_of, made_up_stages
 from benchmarks.rates import GIGA, best_convolution, seconds_each, step_operations
 from benchmarks.usual_ways import convolved
+from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
 from sweeps.presets import quick
@@ -56,22 +57,32 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
     """Rates and shares of making the batch, for each kind of stage, and seconds of those of content.
 
     Each repeat measures all of them: a slow moment of the machine is in one repeat of each, and not in all of one.
+    Where sweeps train in bfloat16, steps of content are measured in float32 too.
     """
     torch.set_num_threads(1)
     stages = made_up_stages(quick().config, folder, faces=FACES, device="cpu", machine=this_machine())
-    measurements = [Measurement(stage, folder) for stage in stages]
+    measurements = [Measurement(name, config, folder) for name, config in steps_of(stages).items()]
     for _ in range(repeats):
         for each in measurements:
             each.repeat()
     return [comparison for each in measurements for comparison in each.comparisons()]
 
 
+def steps_of(stages: Sequence[Stage]) -> dict[str, TrainingStage]:
+    """The configs whose steps are measured, by name: the stages', and those of content in float32 too."""
+    found: dict[str, TrainingStage] = {}
+    for stage in stages:
+        config = found[stage.name] = config_of(stage)
+        if "content" in stage.name and config.precision != "float32":
+            found[stage.name.replace("content", "float32 content")] = replace(config, precision="float32")
+    return found
+
+
 class Measurement:
     """A kind of stage: what each repeat found of its step, and of the best convolution around it."""
 
-    def __init__(self, stage: Stage, cache: Path) -> None:
-        self._name, self._content = stage.name, "content" in stage.name
-        config = config_of(stage)
+    def __init__(self, name: str, config: TrainingStage, cache: Path) -> None:
+        self._name, self._content = name, "content" in name
         self._precision = config.precision
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
         self._operations = step_operations(config, cache)

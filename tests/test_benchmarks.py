@@ -323,7 +323,7 @@ def test_a_kind_of_stage_has_a_ratio_for_each_repeat(tiny_inputs, monkeypatch, c
     inputs, cache = tiny_inputs
     name = "multi-task" if content else "loss-adversarial"
     row = next(row for row in tables(inputs).rows if row.name == name)
-    measurement = steps.Measurement(row.stages[0], cache)
+    measurement = steps.Measurement(row.stages[0].name, steps.config_of(row.stages[0]), cache)
     for _ in range(2):
         measurement.repeat()
     found = list(measurement.comparisons())
@@ -332,6 +332,18 @@ def test_a_kind_of_stage_has_a_ratio_for_each_repeat(tiny_inputs, monkeypatch, c
     of_content = ["step, against plain PyTorch"] if content else []
     assert kinds == ["step, against the best convolution", *of_content, "making the batch, against the step"]
     assert found[0].least == (steps.OF_THE_BEST if content else None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_of_content_are_measured_in_float32_too(tiny_inputs, precision):
+    stages = [stage for stage in tables(replace(tiny_inputs[0], precision=precision)).stages() if stage.steps]
+    found = steps.steps_of(stages)
+    low = {(name, config.precision) for name, config in found.items() if "float32" not in name}
+    assert low == {(stage.name, precision) for stage in stages}
+    content = [stage.name for stage in stages if "content" in stage.name]
+    again = {name.replace("float32 ", ""): config for name, config in found.items() if "float32" in name}
+    assert set(again) == (set(content) if precision == "bfloat16" else set())
+    assert {config.precision for config in again.values()} <= {"float32"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
