@@ -1,7 +1,7 @@
 """Layouts: how a folder of faces is laid out on disk, and how its photos become aligned faces."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,10 +41,14 @@ class Layout:
     licence: str
 
 
+def _each_under(root: Path) -> Iterator[Photo]:
+    for path in root.rglob("*"):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield Photo(path=path, file=as_text(path.relative_to(root)))
+
+
 def _photos_under(root: Path) -> list[Photo]:
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    photos = (Photo(path=path, file=as_text(path.relative_to(root))) for path in paths)
-    return sorted(photos, key=lambda photo: photo.file)
+    return sorted(_each_under(root), key=lambda photo: photo.file)
 
 
 def _find_celeba(root: Path) -> list[Photo] | None:
@@ -99,13 +103,13 @@ def _align_helen(photo: Photo) -> Image.Image:
 
 
 def _find_pie(root: Path) -> list[Photo] | None:
-    photos = []
-    for photo in _photos_under(root):
-        subjects = [part for part in Path(photo.file).parts[:-1] if re.fullmatch(r"04\d{3}", part)]
-        if not subjects:
-            return None
-        photos.append(replace(photo, identity=f"pie/{subjects[0]}"))
-    return photos or None
+    if not all(map(_pie_subject, _each_under(root))):  # another layout's first file ends this
+        return None
+    return [replace(photo, identity=f"pie/{_pie_subject(photo)}") for photo in _photos_under(root)] or None
+
+
+def _pie_subject(photo: Photo) -> str | None:
+    return next((part for part in Path(photo.file).parts[:-1] if re.fullmatch(r"04\d{3}", part)), None)
 
 
 def _align_pie(photo: Photo) -> Image.Image:
