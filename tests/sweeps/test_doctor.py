@@ -15,17 +15,19 @@ import termios
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import tiny
 from rich.console import Console
 
 from sweeps import checkup
 from sweeps.checkup import Finding, Level, NodeReport
 from sweeps.examine import examine
-from sweeps.launch import Launch, Request
+from sweeps.launch import Launch
 from sweeps.lock import only_driver
 from sweeps.resources import this_machine
 
@@ -562,18 +564,10 @@ def test_a_bad_setup_in_a_terminal_of_80_columns(tmp_path, closed_port):
 
 @pytest.fixture
 def request_of(tmp_path, monkeypatch):
-    """Makes a request in an environment with nothing of its own."""
+    """`tiny.request` in an environment with nothing of its own."""
     monkeypatch.setenv("WHETSTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-
-    def make(**changes):
-        options = {"study": "tables", "preset": "quick", "train_faces": "celeba-sample", "test_faces": ()}
-        options |= {"assignments": (), "engine": "in-process", "address": None, "device": "cpu"}
-        options |= {"precision": "auto", "compiled": False, "fused": True, "fft": True}
-        options |= {"cpus_per_trial": None, "gpus_per_trial": None, "runs": tmp_path / "runs", "tracking_uri": None}
-        return Request(**{**options, **changes})
-
-    return make
+    return partial(tiny.request, tmp_path)
 
 
 @pytest.mark.parametrize(

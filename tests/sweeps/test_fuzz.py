@@ -25,7 +25,7 @@ from sweeps.deblurring.data import check_sources, prepare_data
 from sweeps.deblurring.restore import load_restorer, open_photo, restore_photo
 from sweeps.engine import attempt
 from sweeps.job import CONFIG, STATE, WEIGHTS, Job, checkpoints
-from sweeps.launch import Launch, Request
+from sweeps.launch import Launch
 from sweeps.learner import Execution
 from sweeps.overrides import apply_overrides, field_names
 from sweeps.presets import quick
@@ -107,7 +107,7 @@ def refusal(error, *parts):
 
 
 def test_settings(sandbox):
-    fields, request = field_names(quick().config), request_of(sandbox)
+    fields, request = field_names(quick().config), tiny.request(sandbox)
     refused = 0
     before = fuzz.listing(sandbox)
     for rng in cases("settings"):
@@ -130,7 +130,7 @@ def test_numbers_beyond_all_bounds_are_in_no_config():
 
 
 def test_names_and_folders_of_columns(sandbox):
-    request = request_of(sandbox)
+    request = tiny.request(sandbox)
     for rng in cases("columns"):
         name, folder = rng.choice([*fuzz.NAMES, "A"]), rng.choice([*fuzz.NAMES, str(sandbox / "empty")])
         try:
@@ -473,28 +473,6 @@ def test_photos(trained, faces_folder, tmp_path):
 
 
 # What is finished stays.
-
-
-def request_of(folder, **changed):
-    options = {
-        "study": "tables",
-        "preset": "quick",
-        "train_faces": "celeba-sample",
-        "test_faces": (),
-        "assignments": (),
-        "engine": "in-process",
-        "address": None,
-        "device": "cpu",
-        "precision": "auto",
-        "compiled": False,
-        "fused": True,
-        "fft": True,
-        "cpus_per_trial": None,
-        "gpus_per_trial": None,
-        "runs": folder / "runs",
-        "tracking_uri": None,
-    }
-    return Request(**options | changed)
 
 
 def test_a_store_of_finished_stages_keeps_them(sandbox, typed, faces_folder, cache, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from datasets import assets
+from sweeps.launch import Request
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -60,6 +61,29 @@ def options(faces, runs, **changed):
     """Arguments of the tiny sweep; `changed` as in TINY."""
     settings = [text for name, value in {**TINY, **changed}.items() for text in ("--set", f"{name}={value}")]
     return ["sweeps.ablation", "--runs", runs, "--train-faces", faces, "--test-faces", f"Made up={faces}", *settings]
+
+
+def request(folder, **changed):
+    """The options of a sweep with none given, but for its engine, device and folder."""
+    options = {
+        "study": "tables",
+        "preset": "quick",
+        "train_faces": "celeba-sample",
+        "test_faces": (),
+        "assignments": (),
+        "engine": "in-process",
+        "address": None,
+        "device": "cpu",
+        "precision": "auto",
+        "compiled": False,
+        "fused": True,
+        "fft": True,
+        "cpus_per_trial": None,
+        "gpus_per_trial": None,
+        "runs": folder / "runs",
+        "tracking_uri": None,
+    }
+    return Request(**options | changed)
 
 
 def ablation(cache, faces, runs, *more, **changed):
