@@ -10,7 +10,7 @@ from torch.profiler import profile, supported_activities
 from benchmarks.comparison import Comparison, in_one_line
 from benchmarks.inference import BATCHES, SIDE, restorer
 from benchmarks.made_up import config_of, made_up_stages
-from benchmarks.rates import GIGA, PRODUCT, best_product, finish, flops, seconds_each
+from benchmarks.rates import GIGA, PRODUCT, best_product, finish, seconds_each, step_operations
 from sweeps.deblurring.config import TrainingStage
 from sweeps.deblurring.learner import TrainingLearner
 from sweeps.learner import Execution
@@ -70,11 +70,10 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
 
 def time_steps(config: TrainingStage, *, device: str, repeats: int, cache: Path, side: int = PRODUCT) -> Times:
     """Times on a device, against products of matrices of so many rows; tests run it on a processor."""
-    # A GPU goes by no FFT of ours; of a processor's, in tests, PyTorch could not count the operations.
-    ways = [Execution(device=device, compiled=compiled, fft=False) for compiled in (False, True)]
+    ways = [Execution(device=device, compiled=compiled) for compiled in (False, True)]
     eager, compiled = (TrainingLearner(config, seed=1, execution=way, cache=cache) for way in ways)
-    operations = flops(eager.step)
-    for _ in range(3):
+    operations = step_operations(config, cache, device=device)
+    for _ in range(4):
         eager.step()
     step, batch, best, waits = [], [], [], []
     sees_waits = _waits(lambda: eager.step()["total"].item()) >= PROFILED

@@ -34,9 +34,9 @@ def flops(action: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def step_operations(config: TrainingStage, cache: Path) -> int:
+def step_operations(config: TrainingStage, cache: Path, *, device: str = "cpu") -> int:
     """Floating-point operations of a stage's step, with none of its convolutions by FFT: those are not counted."""
-    return flops(TrainingLearner(config, seed=1, execution=Execution(fft=False), cache=cache).step)
+    return flops(TrainingLearner(config, seed=1, execution=Execution(device=device, fft=False), cache=cache).step)
 
 
 def seconds_each(action: Callable[[], object], *, at_least: float) -> float:

@@ -35,6 +35,8 @@ TIMED = 0.25
 ROUNDS = 3
 """Of a content step and the best convolution, in turns, in each repeat: the machine's rate changes within a second."""
 
+PLAIN = Execution(fused=False, fft=False)
+
 
 class PlainLearner(TrainingLearner):
     """The same training in the default layout, with images that SciPy blurs one by one."""
@@ -73,22 +75,26 @@ def steps_of(stages: Sequence[Stage]) -> dict[str, TrainingStage]:
     found: dict[str, TrainingStage] = {}
     for stage in stages:
         config = found[stage.name] = config_of(stage)
-        if "content" in stage.name and config.precision != "float32":
+        if _of_content(stage.name) and config.precision != "float32":
             found[stage.name.replace("content", "float32 content")] = replace(config, precision="float32")
     return found
+
+
+def _of_content(name: str) -> bool:
+    return "content" in name
 
 
 class Measurement:
     """A kind of stage: what each repeat found of its step, and of the best convolution around it."""
 
     def __init__(self, name: str, config: TrainingStage, cache: Path) -> None:
-        self._name, self._content = name, "content" in name
+        self._name, self._content = name, _of_content(name)
         self._precision = config.precision
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
         self._operations = step_operations(config, cache)
         if self._content:
             plain = replace(config, precision="float32")
-            self._plain = PlainLearner(plain, seed=1, execution=Execution(fused=False, fft=False), cache=cache)
+            self._plain = PlainLearner(plain, seed=1, execution=PLAIN, cache=cache)
             self._plain.step()
         self._best_convolution = best_convolution(config.precision)
         self._best: list[float] = []

@@ -48,7 +48,11 @@ def _each_under(root: Path) -> Iterator[Photo]:
 
 
 def _photos_under(root: Path) -> list[Photo]:
-    return sorted(_each_under(root), key=lambda photo: photo.file)
+    return sorted(_each_under(root), key=_file)
+
+
+def _file(photo: Photo) -> str:
+    return photo.file
 
 
 def _find_celeba(root: Path) -> list[Photo] | None:
@@ -103,9 +107,13 @@ def _align_helen(photo: Photo) -> Image.Image:
 
 
 def _find_pie(root: Path) -> list[Photo] | None:
-    if not all(map(_pie_subject, _each_under(root))):  # another layout's first file ends this
-        return None
-    return [replace(photo, identity=f"pie/{_pie_subject(photo)}") for photo in _photos_under(root)] or None
+    photos = []
+    for photo in _each_under(root):
+        subject = _pie_subject(photo)
+        if subject is None:  # another layout's first file ends this
+            return None
+        photos.append(replace(photo, identity=f"pie/{subject}"))
+    return sorted(photos, key=_file) or None
 
 
 def _pie_subject(photo: Photo) -> str | None:

@@ -21,8 +21,8 @@ class Convolution(nn.Conv2d):
     """`nn.Conv2d` with a bias, stride 1, an odd square kernel of 5 to 15 and output of the input's size.
 
     by_fft: whether tensors on a processor that are to be computed in float32 go by FFT, which rounds otherwise and has
-    no second derivatives. A weight's gradient then takes (16 / (17 - kernel_size))^2 times the input's memory for a
-    moment.
+    no second derivatives; `use_fft` sets it, in each process anew, as NNPACK must have been started there. A weight's
+    gradient then takes at least (16 / (17 - kernel_size))^2 times the input's memory for a moment.
     """
 
     by_fft = False
@@ -33,28 +33,36 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        low = torch.is_autocast_enabled("cpu")
-        if self.by_fft and not low and x.device.type == "cpu" and x.dtype == torch.float32:
+        if self.by_fft and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
             output: Tensor = _ByFFT.apply(x, self.weight, self.bias)
-            if self.out_channels < _MANY_CHANNELS:  # the next layer goes not by FFT, and is faster with channels last
+            if not _many(self.out_channels):  # the next layer goes not by FFT, and is faster with channels last
                 output = output.contiguous(memory_format=torch.channels_last)
             return output
         return super().forward(x)
 
 
+def start() -> bool:
+    """Start NNPACK in this process; whether it is there, in PyTorch and for this processor."""
+    return hasattr(torch, "_nnpack_spatial_convolution") and torch.backends.nnpack.is_available()
+
+
 def pays_here() -> bool:
     """Whether the processor is of the kind for which `use_fft` was measured: with AVX2, and without AVX-512, which
     PyTorch's usual convolutions (oneDNN's) use and NNPACK does not."""
-    there = hasattr(torch, "_nnpack_spatial_convolution") and torch.backends.nnpack.is_available()  # which starts it
-    return there and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return start() and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def use_fft(network: nn.Module) -> None:
     """Have those convolutions of a network go by FFT that are faster so."""
+    assert start(), "there is no NNPACK"
     for layer in network.modules():
         if isinstance(layer, Convolution):
-            channels = min(layer.in_channels, layer.out_channels)
-            layer.by_fft = layer.kernel_size[0] >= _LARGE_KERNEL or channels >= _MANY_CHANNELS
+            many = _many(min(layer.in_channels, layer.out_channels))
+            layer.by_fft = many or layer.kernel_size[0] >= _LARGE_KERNEL
+
+
+def _many(channels: int) -> bool:
+    return channels >= _MANY_CHANNELS
 
 
 class _ByFFT(torch.autograd.Function):

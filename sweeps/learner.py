@@ -16,8 +16,8 @@ class Execution:
     """How a learner computes, which changes its results by rounding at most.
 
     `fused` optimisers update all parameters in one call; with `fft` convolutions go by Fourier transforms where that is
-    known to be faster; `compiled` networks run as kernels that PyTorch writes for them (TorchInductor), without `fft`,
-    which takes a C++ compiler and, at the first steps, half a minute.
+    known to be faster; `compiled` networks run as kernels that PyTorch writes for them (TorchInductor), which takes a
+    C++ compiler and, at the first steps, half a minute. These do without `fft`.
     """
 
     device: str = "cpu"

@@ -449,7 +449,7 @@ def test_the_plain_way_blurs_and_judges_the_same(tiny_inputs):
     config = multi_task(inputs)
     config = replace(config, batch_size=3, data=replace(config.data, noise=0.0))
     ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
-    plain = steps.PlainLearner(config, seed=1, execution=Execution(fused=False), cache=cache)
+    plain = steps.PlainLearner(config, seed=1, execution=steps.PLAIN, cache=cache)
     blurred, sharp = plain.draw()
     [kernel] = open_kernels(config.data.kernels, cache=cache).kernels
     assert torch.allclose(blurred, blur(sharp, torch.tensor(kernel).expand(3, 3, 3)), atol=1e-5)

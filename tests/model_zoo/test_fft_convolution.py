@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo import fft_convolution
@@ -8,7 +9,7 @@ from model_zoo.fft_convolution import Convolution, use_fft
 from model_zoo.generator import Generator
 
 needs_nnpack = pytest.mark.skipif(
-    not torch.backends.nnpack.is_available(), reason="PyTorch was built without NNPACK, or not for this processor"
+    not fft_convolution.start(), reason="PyTorch was built without NNPACK, or not for this processor"
 )
 
 SHAPES = [
@@ -51,17 +52,43 @@ def test_output_and_gradients_are_those_of_a_convolution_in_double_precision(sha
         assert (got - wanted).abs().max() <= 2e-6 * (1 + wanted.abs().max())
 
 
+class Counted(TorchDispatchMode):
+    """Counts convolutions by FFT."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += function.overloadpacket == torch.ops.aten._nnpack_spatial_convolution
+        return function(*args, **(kwargs or {}))
+
+
 @needs_nnpack
-def test_what_needs_no_gradient_gets_none():
+@pytest.mark.parametrize(("of_x", "of_weight"), [(True, False), (False, True), (True, True)])
+def test_a_gradient_that_nobody_needs_is_not_computed(of_x, of_weight):
     x, gradient, layer = tensors(*SHAPES[0])
-    layer.requires_grad_(False)
+    layer.requires_grad_(of_weight)
+    x = x.float().requires_grad_(of_x)
+    output = layer(x)
+    with Counted() as backward:
+        output.backward(gradient.float())
+    assert backward.calls == of_x + of_weight
+    assert (x.grad is not None) == of_x
+    assert (layer.weight.grad is not None) == of_weight
+
+
+@needs_nnpack
+def test_second_derivatives_are_refused():
+    x, _, layer = tensors(*SHAPES[0])
     x = x.float().requires_grad_()
-    layer(x).backward(gradient.float())
-    assert x.grad is not None
-    layer.requires_grad_(True)
-    x = x.detach()
-    layer(x).backward(gradient.float())
-    assert layer.weight.grad is not None
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@needs_nnpack
+def test_without_gradients_it_is_the_same_convolution():
+    x, _, layer = tensors(*SHAPES[0])
+    x = x.float()
     with torch.inference_mode():
         torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=2))
 

@@ -1,4 +1,4 @@
-"""The fast ways to compute a step (low precision, fused, compiled) against the plain one, and the rules that choose."""
+"""The fast ways to compute a step (low precision, fused, by FFT, compiled) against the plain one, and their rules."""
 
 import gc
 import json
@@ -19,7 +19,7 @@ from tiny import ROOT, missing
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model_zoo import fft_convolution
-from model_zoo.fft_convolution import Convolution, pays_here
+from model_zoo.fft_convolution import Convolution, start
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
 from sweeps.resources import (
@@ -36,8 +36,13 @@ from sweeps.studies import Inputs, tables
 from sweeps.train import load_state, train_stage
 
 ROUNDING = {"total": 0.002, "term": 0.01, "psnr": 0.02}
-"""What another order of the same float32 operations may change in 50 steps: relative, of the sum and of each loss term,
+"""What another rounding of the same float32 results may change in 50 steps: relative, of the sum and of each loss term,
 and in dB. Adam divides by the gradients' size, so that rounding errors grow from step to step."""
+EARLY, EARLY_STEPS = {"total": 0.0005, "term": 0.002}, 30
+GROWN = {"total": 0.005, "term": 0.01, "psnr": 0.03}
+"""The same with ALL_BY_FFT channels, at first and to the end. There the multi-task row has two ways to go on, which
+part after step 30: the plain way itself, its weights changed at random in the last digit, was .02, .03, .31, .35, .34
+and .35 % from where it was with the sum of losses, and .015 dB with the validation."""
 LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 """The discriminator's loss falls to a fourteenth in these steps, and errors are relative to what is left."""
 
@@ -45,7 +50,7 @@ LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 FFT = "channels-last+fused+fft"
 ALL_BY_FFT = 24
 """Channels of a network whose convolutions all go by FFT, but for the last; with 16 the first does."""
-SIMPLE = ("channels-last", "channels-last+fused", *([FFT] if pays_here() else []), "channels-last+fused+bfloat16")
+SIMPLE = ("channels-last", "channels-last+fused", *([FFT] if start() else []), "channels-last+fused+bfloat16")
 COMPILED = {
     "multi-task": ("channels-last+compiled", "channels-last+fused+bfloat16+compiled"),
     # With bfloat16 too it was measured outside the bounds: .13 dB in the validation (docs/performance.md).
@@ -83,18 +88,24 @@ def test_a_fast_way_has_the_curve_of_the_plain_one(curves, row, way):
 
 def same(plain, fast, tolerance):
     """Assert that a curve is within a tolerance of the plain one."""
-    for step, (wanted, got) in enumerate(zip(plain["losses"], fast["losses"], strict=True)):
+    losses_alike(plain["losses"], fast["losses"], tolerance)
+    assert fast["validation"]["psnr"] == pytest.approx(plain["validation"]["psnr"], abs=tolerance["psnr"])
+
+
+def losses_alike(plain, fast, tolerance):
+    for step, (wanted, got) in enumerate(zip(plain, fast, strict=True)):
         assert wanted.keys() == got.keys()
         for name in wanted:
             allowed = tolerance["total" if name == "total" else "term"]
             assert got[name] == pytest.approx(wanted[name], rel=allowed), (step, name)
-    assert fast["validation"]["psnr"] == pytest.approx(plain["validation"]["psnr"], abs=tolerance["psnr"])
 
 
-@pytest.mark.skipif(not pays_here(), reason="this processor has AVX-512, or no AVX2, or PyTorch no NNPACK for it")
+@pytest.mark.skipif(not start(), reason="PyTorch was built without NNPACK, or not for this processor")
 @pytest.mark.parametrize("row", COMPILED)
 def test_nearly_all_convolutions_by_fft_have_the_curve_of_the_plain_ones(curves, row):
-    same(curves(row, "plain", ALL_BY_FFT), curves(row, FFT, ALL_BY_FFT), ROUNDING)
+    plain, fast = (curves(row, way, ALL_BY_FFT) for way in ("plain", FFT))
+    losses_alike(plain["losses"][:EARLY_STEPS], fast["losses"][:EARLY_STEPS], EARLY)
+    same(plain, fast, GROWN)
 
 
 def test_each_switch_switches_something(curves):

@@ -65,7 +65,7 @@ def options(faces, runs, **changed):
 
 def request(folder, **changed):
     """The options of a sweep with none given, but for its engine, device and folder."""
-    options = {
+    none_given = {
         "study": "tables",
         "preset": "quick",
         "train_faces": "celeba-sample",
@@ -83,7 +83,7 @@ def request(folder, **changed):
         "runs": folder / "runs",
         "tracking_uri": None,
     }
-    return Request(**options | changed)
+    return Request(**none_given | changed)
 
 
 def ablation(cache, faces, runs, *more, **changed):
