@@ -25,6 +25,7 @@ report: $(INSTALLED)  ## Print the tables of the last sweep and write them to RU
 	$(BIN)/python -m analysis report --study $(STUDY) --runs $(RUNS)
 
 ui: $(INSTALLED)  ## MLflow's pages on http://127.0.0.1:5000
+	@test -f $(RUNS)/mlflow.db || { echo "error: RUNS must be a folder with a tracking store (make ablation), got $(RUNS)"; exit 2; }
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RUNS)/mlflow.db
 
 test: $(INSTALLED)  ## The whole test suite

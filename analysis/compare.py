@@ -63,7 +63,9 @@ def _side(sweep: Sweep, name: str) -> Side:
                     run.run_id, Side(name=title, line=title, trained=row.trained, runs={seed: run}, problems={})
                 )
     if len(found) != 1:
-        raise ValueError(f"RUN must be a row ({', '.join(rows)}) or the id of one run of a row, got {name!r}")
+        raise ValueError(
+            f"RUN must be a row of the last sweep ({', '.join(rows)}) or the id of one of its runs, got {name!r}"
+        )
     return next(iter(found.values()))
 
 

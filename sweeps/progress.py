@@ -114,7 +114,7 @@ class Progress:
             table.add_column("")
         for stage, row in zip(self._stages, rows, strict=True):
             line = self._lines[stage.key]
-            bar = ProgressBar(total=max(stage.steps, 1), completed=line.step, width=BAR) if stage.steps else ""
+            bar = _bar(line.step, stage.steps, STYLES[line.state]) if stage.steps else ""
             name, state, *rest = row
             table.add_row(
                 _shortened(name, room), Text(state, style=STYLES[line.state]), *rest, *([bar] if with_bar else [])
@@ -137,6 +137,11 @@ class Progress:
             f"{line.psnr:.2f}" if line.psnr is not None else "",
             _duration((stage.steps - line.step) / speed) if speed else "",
         ]
+
+
+def _bar(step: int, steps: int, style: str) -> ProgressBar:
+    # Of a style's name alone terminals of 16 colours show the same grey for what is done and for what is left.
+    return ProgressBar(total=steps, completed=step, width=BAR, complete_style=style, finished_style=style)
 
 
 def _depth_first(stages: Sequence[Stage]) -> list[Stage]:

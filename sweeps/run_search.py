@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -92,6 +93,7 @@ def search(
                     value=best.measured[base.steps],
                     trials=trials,
                     search=schedule.id,
+                    settings=request.assignments,
                 ),
             )
             found.write(file)
@@ -99,7 +101,8 @@ def search(
     launch.console.print(
         "`python -m sweeps.ablation` trains the rows with these values, given the options of the study and"
     )
-    launch.console.print(f"    --weights {escape(str(file))}", highlight=False, soft_wrap=True)
+    options = " ".join([*(f"--set {quote(each)}" for each in request.assignments), f"--weights {file}"])
+    launch.console.print(f"    {escape(options)}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -22,6 +22,8 @@ class RowFound:
     trials: int
     search: str
     """The search's digest: the same in the tag `whetstone.search` of its trials' runs."""
+    settings: tuple[str, ...] = ()
+    """The search's `--set`: what is best with these may not be with others."""
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_FIELDS_ONLY)
@@ -91,7 +93,11 @@ class Found:
     def _note(self) -> str:
         rows = "; ".join(
             f"{name}: {', '.join(f'{field} = {value:.3g}' for field, value in row.values.items())} "
-            f"(best {row.metric} of {row.trials} trials, search {row.search})"
+            f"(best {row.metric} of {row.trials} trials, search {row.search}{_with(row.settings)})"
             for name, row in self.rows.items()
         )
         return f"Loss weights tuned on validation data of seed {self.seed}: {rows}."
+
+
+def _with(settings: tuple[str, ...]) -> str:
+    return f", which had {', '.join(settings)}" if settings else ""

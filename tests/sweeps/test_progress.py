@@ -24,6 +24,23 @@ def test_no_number_is_cut_however_narrow_the_terminal(tiny_study, width, note):
     assert ("━" in "".join(lines)) == (width >= 100)
 
 
+def test_what_is_done_has_another_bar_than_what_waits_with_16_colours(tiny_study):
+    console = Console(width=140, force_terminal=True, color_system="standard")
+    progress = Progress(console, tiny_study.stages())
+    done, *_, waiting = (stage for stage in tiny_study.stages() if stage.steps)
+    progress.update(done, State.DONE, done.steps, {}, "")
+    with console.capture() as shown:
+        console.print(progress._table())
+    bars = {}
+    for line in shown.get().splitlines():
+        bars |= {
+            stage.key: line[line.rindex("\x1b[", 0, line.index("━")) :]
+            for stage in (done, waiting)
+            if stage.title in line
+        }
+    assert bars[done.key] != bars[waiting.key]
+
+
 def test_lines_where_the_output_is_no_terminal(tiny_study, capsys):
     progress = Progress(Console(width=80), tiny_study.stages())
     stage = tiny_study.stages()[1]

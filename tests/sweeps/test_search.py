@@ -72,6 +72,8 @@ def test_the_best_is_no_worse_than_the_row_was(searched, trials):
     finished = [run for run in trials.values() if run.info.status == "FINISHED"]
     assert found["value"] == max(last_value(runs, run) for run in finished)
     assert found["trials"] == TRIALS
+    assert "generator.width=6" in found["settings"]
+    assert "--set generator.width=6 --set" in done.stdout
     assert set(found["values"]) == {"losses.perceptual", "losses.adversarial"}
     assert "Importance at the first rung (fANOVA): losses." in done.stdout
     assert "240 steps in place of 540 (44%)" in done.stdout  # 90 + 5 × 10 + 2 × 20 + 60

@@ -17,6 +17,7 @@ ADVERSARIAL = RowFound(
     value=23,
     trials=8,
     search="d",
+    settings=("generator.width=12", "batch_size=2"),
 )
 
 
@@ -55,7 +56,12 @@ def test_the_file_says_all_and_gives_it_back(tiny_study, tmp_path):
     assert json.loads(file.read_text())["rows"]["loss-adversarial"]["values"]["losses.adversarial"] == 0.1
     assert Found.read(file, "quick") == found
     [note] = set(found.apply(tiny_study).notes) - set(tiny_study.notes)
-    for part in ("loss-perceptual: losses.perceptual = 0.002", "16 trials, search abc", "of 8 trials", "seed 1"):
+    for part in (
+        "loss-perceptual: losses.perceptual = 0.002",
+        "of 16 trials, search abc)",
+        "of 8 trials, search d, which had generator.width=12, batch_size=2)",
+        "seed 1",
+    ):
         assert part in note
 
 
