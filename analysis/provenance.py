@@ -15,7 +15,15 @@ LOCAL_UI = "http://127.0.0.1:5000"
 def facts(sweep: Sweep, runs: Sequence[StageRun]) -> list[Fact]:
     """What the sweep asked for, and what its finished runs were made of: distinct values, some with links."""
     asked, finished = sweep.record, [run for run in runs if run.status == FINISHED]
-    data = sorted({tag for run in finished for tag in run.tags if tag.startswith(record.TAG_DATA_PREFIX)})
+    tests = {record.data_tag(f"test {test}") for test in asked.tests}  # runs know earlier sweeps' too
+    data = sorted(
+        {
+            tag
+            for run in finished
+            for tag in run.tags
+            if tag in tests or (tag.startswith(record.TAG_DATA_PREFIX) and not tag.startswith(record.data_tag("test ")))
+        }
+    )
 
     def tag(name: str) -> Callable[[StageRun], str]:
         return lambda run: run.tags.get(name, "")

@@ -115,3 +115,12 @@ def test_what_is_wrong_shows_is_not_bold_and_is_named(filled, copy, name):
 
 def test_a_whole_store_passes(copy):
     assert report(copy, "--strict").exit_code == 0
+
+
+def test_the_provenance_leaves_out_the_test_sets_of_other_sweeps(filled, copy):
+    for run in filled.runs.values():
+        copy.client.set_tag(run, record.data_tag("test Mine"), "cafe")
+    report(copy)
+    written = json.loads((copy.folder / "report" / "tables-quick.json").read_text())
+    data = [fact["name"] for fact in written["provenance"] if fact["name"].startswith("Data: ")]
+    assert data == ["Data: test CelebA", "Data: train faces"]
