@@ -19,7 +19,7 @@ from tiny import ROOT, missing
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model_zoo import fft_convolution
-from model_zoo.fft_convolution import Convolution, start
+from model_zoo.fft_convolution import Convolution, pays_here, start
 from sweeps.job import STATE, Job, checkpoints
 from sweeps.learner import Execution
 from sweeps.resources import (
@@ -42,7 +42,8 @@ EARLY, EARLY_STEPS = {"total": 0.0005, "term": 0.002}, 30
 GROWN = {"total": 0.005, "term": 0.01, "psnr": 0.03}
 """The same with ALL_BY_FFT channels, at first and to the end. There the multi-task row has two ways to go on, which
 part after step 30: the plain way itself, its weights changed at random in the last digit, was .02, .03, .31, .35, .34
-and .35 % from where it was with the sum of losses, and .015 dB with the validation."""
+and .35 % from where it was with the sum of losses, and .015 dB with the validation. Where FFT pays, both ways have gone
+on alike: there ROUNDING is the bound, as it was before the others ran this."""
 LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 """The discriminator's loss falls to a fourteenth in these steps, and errors are relative to what is left."""
 
@@ -105,7 +106,7 @@ def losses_alike(plain, fast, tolerance):
 def test_nearly_all_convolutions_by_fft_have_the_curve_of_the_plain_ones(curves, row):
     plain, fast = (curves(row, way, ALL_BY_FFT) for way in ("plain", FFT))
     losses_alike(plain["losses"][:EARLY_STEPS], fast["losses"][:EARLY_STEPS], EARLY)
-    same(plain, fast, GROWN)
+    same(plain, fast, ROUNDING if pays_here() else GROWN)
 
 
 def test_each_switch_switches_something(curves):
