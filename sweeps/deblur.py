@@ -40,7 +40,11 @@ def main(
         raise ValueError(f"--out must be another file than PHOTO, got {target}")
     uri = cli.tracking_uri(tracking_uri, runs)
     folder = find_model_folder(uri, study=study, preset=preset, row=row, seed=seed, downloads=runs / "downloads")
-    restore_photo(load_restorer(folder), image).save(target, format="PNG")
+    restored = restore_photo(load_restorer(folder), image)
+    try:
+        restored.save(target, format="PNG")
+    except OSError as error:
+        raise ValueError(f"--out must be a file that can be written, got {target} ({error.strerror})") from error
     click.echo(f"wrote {target}")
     return 0
 

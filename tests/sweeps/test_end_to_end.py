@@ -191,11 +191,14 @@ def test_the_model_in_the_store_loads_and_restores_a_photo(swept, cache, by_stag
         assert image.size == (75, 51)
         difference = np.abs(np.asarray(image, float) - np.asarray(original, float))
     assert 0 < difference.mean() < 40
+    full = tmp_path / "full.png"
+    full.symlink_to("/dev/full")
     for arguments, part in (
         (["--row", "blurred"], "scales-1, scales-2, multi-task, loss-perceptual, loss-adversarial"),
         (["--seed", "2"], "seed"),
         (["--preset", "paper"], "quick"),
         (["--study", "none"], "study"),
+        (["--out", full], f"--out must be a file that can be written, got {full} (No space left on device)"),
     ):
         failed = python(cache, "sweeps.deblur", photo, "--runs", runs, *arguments)
         assert (failed.returncode, len(failed.stderr.splitlines())) == (2, 1)
