@@ -29,8 +29,8 @@ Way = Callable[[Path], Callable[[], None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Seconds (or another unit) of ours and of theirs, one of each per repeat; for so many stages, where it is about
-    stages. Of a rate, a unit that ends with "/s", more is better; of all else less.
+    """Seconds (or another unit) of ours and of theirs, one of each per repeat. Of a rate, a unit that ends with "/s",
+    more is better; of all else less.
 
     The median of the repeats' ratios must be below `limit` and no lower than `least`, that of ours below `most`; None
     where there is no such limit. `missing` says why there are no numbers, `failed` whether there should be some;
@@ -41,7 +41,6 @@ class Comparison:
     ours: tuple[float, ...] = ()
     theirs: tuple[float, ...] = ()
     unit: str = "s"
-    stages: int | None = None
     limit: float | None = None
     least: float | None = None
     most: float | None = None

@@ -74,7 +74,6 @@ def compare(*, repeats: int, folder: Path) -> list[Comparison]:
             name=f"{STAGES} trivial stages of {STEPS} reports, against {what}",
             ours=seconds["ray"],
             theirs=seconds[name],
-            stages=STAGES,
             limit=limit,
         )
         for name, (what, limit) in against.items()

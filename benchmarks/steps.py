@@ -91,6 +91,7 @@ class Measurement:
         self._name, self._content = name, _of_content(name)
         self._precision = config.precision
         self._ours = TrainingLearner(config, seed=1, execution=Execution(), cache=cache)
+        self._ours.step()  # the first is not like the others
         self._operations = step_operations(config, cache)
         if self._content:
             plain = replace(config, precision="float32")

@@ -26,6 +26,7 @@ from benchmarks.made_up import Child
 from benchmarks.toy import STEPS, Toy
 from datasets.blur import blur
 from datasets.kernels import open_kernels
+from model_zoo import fft_convolution
 from sweeps import record
 from sweeps.deblurring.config import DataConfig, GeneratorConfig, ScheduleConfig
 from sweeps.deblurring.learner import TrainingLearner
@@ -42,7 +43,7 @@ from sweeps.train import load_state, train_stage
 
 def test_the_ratio_is_the_median_of_the_repeats_own_ratios(tmp_path):
     # A slow hour: both took ten times as long in one repeat, which says nothing of their ratio.
-    each = Comparison(name="slow hour", ours=(1.0, 20.0, 3.0), theirs=(4.0, 40.0, 10.0), stages=2, limit=0.5)
+    each = Comparison(name="slow hour", ours=(1.0, 20.0, 3.0), theirs=(4.0, 40.0, 10.0), limit=0.5)
     write({"group": [each]}, tmp_path / "bench.json", on={})
     entry = json.loads((tmp_path / "bench.json").read_text())["benchmarks"]["group"][0]
     assert entry["ratio"] == 0.3
@@ -305,16 +306,46 @@ def test_processor_time_of_what_has_ended_is_counted():
         process.stdin.close()
 
 
-def test_the_operations_of_a_step_are_those_of_its_convolutions(tiny_inputs, tmp_path):
-    """Of one scale, in closed form: forward, gradients of all weights, and of all inputs but the blurred image."""
-    inputs, cache = tiny_inputs
-    stage = next(row for row in tables(inputs).rows if row.name == "scales-1").stages[0]
-    learner = stage.config.learner(seed=1, execution=Execution(fft=False), cache=cache)
-    generator, side = inputs.config.generator, inputs.config.data.image_size
-    width, blocks = generator.width, generator.blocks
+def one_scale(inputs):
+    """A step's config, and its operations in closed form: forward, gradients of all weights, and of all inputs but the
+    blurred image."""
+    config = steps.config_of(next(row for row in tables(inputs).rows if row.name == "scales-1").stages[0])
+    width, blocks = config.generator.width, config.generator.blocks
     head, body, tail = 11**2 * 6 * width, 5**2 * width**2 * (2 + 2 * blocks + 2), 5**2 * width * 3
-    additions_too = 2 * side**2 * inputs.config.batch_size
-    assert rates.flops(learner.step) == additions_too * (3 * (head + body + tail) - head)
+    additions_too = 2 * inputs.config.data.image_size**2 * inputs.config.batch_size
+    return config, additions_too * (3 * (head + body + tail) - head)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_operations_of_a_step_are_those_of_direct_convolutions(tiny_inputs, monkeypatch, pays):
+    monkeypatch.setattr(fft_convolution, "pays_here", lambda: pays)
+    inputs, cache = tiny_inputs
+    config, operations = one_scale(inputs)
+    assert rates.step_operations(config, cache) == operations
+
+
+def test_a_rate_is_a_steps_operations_over_its_seconds(tiny_inputs, monkeypatch):
+    inputs, cache = tiny_inputs
+    config, operations = one_scale(inputs)
+    seconds = {("TrainingLearner", "step"): 2.0, ("PlainLearner", "step"): 8.0, ("TrainingLearner", "draw"): 0.5}
+
+    class Best:
+        name = "the best"
+
+        def rate(self, *, at_least):
+            return 4 * operations / 1e9
+
+    def pretended(action, *, at_least):
+        return seconds[type(action.__self__).__name__, action.__name__]
+
+    monkeypatch.setattr(steps, "seconds_each", pretended)
+    monkeypatch.setattr(steps, "best_convolution", lambda precision: Best())
+    measurement = steps.Measurement("1 scale · content", config, cache)
+    measurement.repeat()
+    of_the_best, of_plain, of_a_step = measurement.comparisons()
+    assert of_the_best.ours == (pytest.approx(operations / 2 / 1e9),)
+    assert [each.ratios[0] for each in (of_the_best, of_plain, of_a_step)] == pytest.approx([1 / 8, 2 / 8, 0.5 / 2])
+    assert of_the_best.broken
 
 
 @pytest.mark.parametrize("content", [True, False])
