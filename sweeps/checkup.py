@@ -331,7 +331,7 @@ def cached(name: str, file: Path, *, instead: str) -> Finding:
     if file.exists():
         return Finding(name=name, level=Level.OK, found=str(file))
     found = "not in the cache: will be downloaded on first use"
-    return Finding(name=name, level=Level.WARNING, found=found, mend=f"nothing, with a network; without one, {instead}")
+    return Finding(name=name, level=Level.WARNING, found=found, mend=f"nothing; where it can't be, {instead}")
 
 
 # What computes.

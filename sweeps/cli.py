@@ -26,6 +26,16 @@ DEFAULT_RUNS = Path("runs")
 C = TypeVar("C", bound=Callable[..., Any])
 
 
+class Folder(click.Path):
+    """A folder's name. An empty one, which is that of the current folder to click, is rather a variable's that is not
+    set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("a folder's name is needed, got ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def sweep_options(function: C) -> C:
     """The argument and options that ablation, search and doctor have in common: the fields of `launch.Request`."""
     for option in reversed(_OPTIONS):
@@ -92,7 +102,7 @@ _OPTIONS = (
     click.option(
         "--runs",
         default=DEFAULT_RUNS,
-        type=click.Path(path_type=Path),
+        type=Folder(path_type=Path),
         show_default=True,
         help="Folder of all that is written.",
     ),
@@ -140,9 +150,19 @@ def exit_code(command: click.Command) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WHETSTONE_DEBUG"):
             raise
-        message = str(error)
+        message = _of_the_cache(error) or str(error)
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return 2
+
+
+def _of_the_cache(error: Exception) -> str:
+    """Which rule a file system's error about a file of the cache breaks; empty for any other error."""
+    cache = cache_folder()
+    if not isinstance(error, OSError) or error.strerror is None or not isinstance(error.filename, str):
+        return ""
+    if not Path(error.filename).is_relative_to(cache):
+        return ""
+    return f"WHETSTONE_CACHE must be a folder that can be read and written, got {cache} ({error.strerror})"
 
 
 def require_own_packages() -> None:

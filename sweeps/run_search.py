@@ -129,7 +129,7 @@ def _spaces(study: Study, rows: Sequence[str], over: Sequence[str]) -> list[Spac
                 )
         return [known[row] for row in rows] or list(known.values())
     if len(rows) != 1:
-        raise ValueError(f"--over needs one --row whose fields it names, got {len(rows)}")
+        raise ValueError(f"--over needs one --row whose fields it names, got {', '.join(rows) or 'none'}")
     return [Space(row=rows[0], ranges=tuple(_range(text) for text in over))]
 
 

@@ -182,9 +182,9 @@ def test_a_row_is_not_compared_with_a_run_of_its_own(filled):
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ("nope", "blurred", "RUN must be a row of the last sweep (blurred, Multi-scale (1 scale), "),
+        ("nope", "blurred", "RUN must be a row of the last sweep (blurred, Multi-task (2 scales), Content loss, "),
         ("", "blurred", "RUN must be a row of the last sweep (blurred, "),
-        ("blurred", "+ Perceptual loss", "RUN must be a row with a run, and '+ Perceptual loss' has none"),
+        ("blurred", "+ Perceptual loss", "RUN must be a row with a run (blurred, Multi-task (2 scales), "),
         ("blurred", "blurred", "the two RUN must have no run in common, got 'blurred' and 'blurred'"),
     ],
 )

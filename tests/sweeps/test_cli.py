@@ -85,7 +85,7 @@ def test_a_mistake_is_one_line(arguments, parts, runs, tmp_path):
     [
         (["--trials", "1"], ["--trials", "1"]),
         (["--row", "none"], ["--row must be one of scales-1, ", "loss-adversarial; got 'none'"]),
-        (["--over", "losses.structure=0.1..10"], ["--over needs one --row"]),
+        (["--over", "losses.structure=0.1..10"], ["--over needs one --row whose fields it names, got none"]),
         (["--row", "multi-task", "--over", "losses.structure"], ["FIELD=LOW..HIGH", "'losses.structure'"]),
         (["--row", "multi-task", "--over", "losses.structure=2..1"], ["LOW < HIGH", "2..1"]),
         (["--row", "multi-task", "--over", "losses.structure=-1..1"], ["0 <= LOW", "-1..1"]),
@@ -133,6 +133,21 @@ def test_too_few_faces_are_refused_before_one_is_read(command, runs, faces_folde
     done = python("-m", f"sweeps.{module}", *faces, *more, "--runs", runs, WHETSTONE_CACHE=str(tmp_path / "cache"))
     assert_one_line(done, "--train-faces must hold more than the 150 faces", "got 24")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["ablation", "search", "doctor"])
+def test_an_empty_name_is_not_the_current_folder(command):
+    assert_one_line(python("-m", f"sweeps.{command}", "--runs", ""), "--runs", "a folder's name is needed, got ''")
+
+
+def test_a_cache_that_cannot_be_written(runs, faces_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" / "cache"
+    faces = ["--train-faces", faces_folder, "--test-faces", f"Made up={faces_folder}", *SMALL]
+    done = ablation(*faces, "--runs", runs, WHETSTONE_CACHE=str(cache))
+    assert_one_line(
+        done, f"WHETSTONE_CACHE must be a folder that can be read and written, got {cache} (Not a directory)"
+    )
 
 
 def test_one_bad_image_among_many_is_named_and_counted(runs, faces_folder, cache, tmp_path):
