@@ -16,7 +16,7 @@ from sweeps import cli
 @click.option("--study", default="tables", show_default=True)
 @click.option("--preset", help="Default: that of the latest sweep.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--runs", default=cli.DEFAULT_RUNS, type=click.Path(path_type=Path), show_default=True)
+@click.option("--runs", default=cli.DEFAULT_RUNS, type=cli.Folder(path_type=Path), show_default=True)
 @click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, else a SQLite file under --runs.")
 def main(
     photo: Path,

@@ -135,9 +135,11 @@ def test_too_few_faces_are_refused_before_one_is_read(command, runs, faces_folde
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["ablation", "search", "doctor"])
+@pytest.mark.parametrize("command", [["ablation"], ["search"], ["doctor"], ["deblur", "photo.png"]])
 def test_an_empty_name_is_not_the_current_folder(command):
-    assert_one_line(python("-m", f"sweeps.{command}", "--runs", ""), "--runs", "a folder's name is needed, got ''")
+    module, *more = command
+    done = python("-m", f"sweeps.{module}", *more, "--runs", "")
+    assert_one_line(done, "--runs", "a folder's name is needed, got ''")
 
 
 def test_a_cache_that_cannot_be_written(runs, faces_folder, tmp_path):

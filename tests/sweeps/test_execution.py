@@ -38,13 +38,14 @@ from sweeps.train import load_state, train_stage
 ROUNDING = {"total": 0.002, "term": 0.01, "psnr": 0.02}
 """What another rounding of the same float32 results may change in 50 steps: relative, of the sum and of each loss term,
 and in dB. Adam divides by the gradients' size, so that rounding errors grow from step to step."""
-EARLY, EARLY_STEPS = {"total": 0.0005, "term": 0.001}, 20
+EARLY = {20: {"total": 0.0005, "term": 0.001}, 30: {"total": 0.0005, "term": 0.002}}
 GROWN = {"total": 0.005, "term": 0.01, "psnr": 0.03}
-"""The same with ALL_BY_FFT channels, at first and to the end. The plain way itself, its weights changed at random in
-the last digit, was with six seeds at most .016 % (a term .018 %) from where it was after 20 steps; after 30 the row
-with all losses was .16 % away with a term, and after 50 the multi-task row, which has two ways to go on, .004 to .35 %
-with the sum and .015 dB with the validation. Where FFT pays, both ways have gone on alike: there ROUNDING is the bound,
-as it was before the others ran this."""
+"""The same with ALL_BY_FFT channels, up to a step, and to the end. The plain way itself, its weights changed at random
+in the last digit, was with six seeds at most .016 % (a term .018 %) from where it was after 20 steps; after 30 one of
+GAME, two networks that play against each other, was .16 % away, and by FFT .21 %: their bound ends before. After 50
+the multi-task row, which has two ways to go on, was .004 to .35 % away with the sum and .015 dB with the validation.
+Where FFT pays, both ways have gone on alike: there ROUNDING is the bound, as it was before the others ran this."""
+GAME, GAME_STEPS = ("adversarial", "discriminator"), 20
 LOW_PRECISION = {"total": 0.02, "term": 0.1, "psnr": 0.1}
 """The discriminator's loss falls to a fourteenth in these steps, and errors are relative to what is left."""
 
@@ -94,6 +95,11 @@ def same(plain, fast, tolerance):
     assert fast["validation"]["psnr"] == pytest.approx(plain["validation"]["psnr"], abs=tolerance["psnr"])
 
 
+def without(names, losses):
+    """The losses but for those of these names."""
+    return {name: value for name, value in losses.items() if name not in names}
+
+
 def losses_alike(plain, fast, tolerance):
     for step, (wanted, got) in enumerate(zip(plain, fast, strict=True)):
         assert wanted.keys() == got.keys()
@@ -106,7 +112,10 @@ def losses_alike(plain, fast, tolerance):
 @pytest.mark.parametrize("row", COMPILED)
 def test_nearly_all_convolutions_by_fft_have_the_curve_of_the_plain_ones(curves, row):
     plain, fast = (curves(row, way, ALL_BY_FFT) for way in ("plain", FFT))
-    losses_alike(plain["losses"][:EARLY_STEPS], fast["losses"][:EARLY_STEPS], EARLY)
+    for steps, bound in EARLY.items():
+        unbound = GAME if steps > GAME_STEPS else ()
+        before = [[without(unbound, losses) for losses in curve["losses"][:steps]] for curve in (plain, fast)]
+        losses_alike(*before, bound)
     same(plain, fast, ROUNDING if pays_here() else GROWN)
 
 
